@@ -1,0 +1,2 @@
+"""Sources that record on the observed host.  (The collectors themselves come with a later
+release.)"""

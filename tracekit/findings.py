@@ -1,0 +1,193 @@
+"""What a replay says: findings about the traced host, and how much could be judged.
+
+Plain data.  ``replay`` makes it, ``tracekit.report`` shows it, ``tracekit.audit`` compares it;
+none of the three decides again what another decided.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+__all__ = (
+    "Confidence",
+    "EvidenceRow",
+    "Finding",
+    "Judged",
+    "Occurrence",
+    "Outcome",
+    "ReplayResult",
+    "Severity",
+    "TraceSummary",
+    "Verdict",
+    "VmRef",
+    "finding_id",
+)
+
+
+class Severity(Enum):
+    """How bad: an error is a broken promise, a warning is doubt or a near miss."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+    @property
+    def rank(self) -> int:
+        """0 for the worst; sorts a report."""
+        return ("error", "warning", "note").index(self.value)
+
+
+class Confidence(Enum):
+    """How sure: broken for every order of events, probably broken, or broken for some order
+    only."""
+
+    CERTAIN = "certain"
+    LIKELY = "likely"
+    POSSIBLE = "possible"
+
+
+class Verdict(Enum):
+    """Three answers, because a trace that could not show a bug is not a clean trace."""
+
+    VIOLATED = "violated"
+    HELD = "held"
+    NOT_CHECKED = "not_checked"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VmRef:
+    """Whose memory: a VM, or (without KVM) the process that holds the container.
+
+    ``kvm`` is the kernel's pointer where a probe showed it.  ``name`` is the process's and not to
+    be trusted.
+    """
+
+    name: str | None
+    pid: int | None
+    kvm: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceRow:
+    """One line of the chain: an event, or (``seq`` null) the one that never came."""
+
+    ts_ns: int | None
+    seq: int | None
+    what: str
+    """One of map, unmap, private, shared, discard, populate, close, exit, call, end."""
+    text: str
+    address: int | None = None
+    """First guest physical byte (= IOVA) of what it touches, for drawing; null: none, or
+    unknown."""
+    size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Occurrence:
+    """Adjacent pages of one conversion, request or uninterrupted run of calls.
+
+    Addresses and sizes in bytes, times in ns of the trace's clock; ``until_ns`` null: until the
+    trace ends.  ``events`` are ``seq`` numbers.
+    """
+
+    iova: int | None
+    gpa: int | None
+    size: int | None
+    from_ns: int
+    until_ns: int | None
+    events: tuple[int, ...]
+    confidence: Confidence = Confidence.CERTAIN
+    errno: int | None = None
+    chain: tuple[EvidenceRow, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One cause, with its first 100 occurrences.  ``count`` counts all of them."""
+
+    id: str
+    code: str
+    name: str
+    severity: Severity
+    confidence: Confidence
+    title: str
+    vm: VmRef
+    container: int | None
+    device: str | None
+    count: int
+    occurrences: tuple[Occurrence, ...]
+    related: tuple[str, ...] = ()
+    cause: str = ""
+    """The code's own cause key: which call failed or never came, and its errno."""
+    notes: tuple[str, ...] = ()
+    """Facts for the reader that are no part of the verdict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Of what the check judges (conversions, unmaps, maps): how many could be decided.
+
+    ``reasons`` says why the others could not: ``loss``, ``trace_end``, ``late_start``,
+    ``no_event:NAME`` ...
+    """
+
+    decided: int = 0
+    undecided: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one check found and how much it could judge."""
+
+    code: str
+    name: str
+    judged: Judged
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """Violated by an error; not checked if nothing could be judged; else held."""
+        if any(f.severity is Severity.ERROR for f in self.findings):
+            return Verdict.VIOLATED
+        return Verdict.HELD if self.judged.decided else Verdict.NOT_CHECKED
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceSummary:
+    """The trace that was replayed.  ``span_ns``: first and last event."""
+
+    path: str
+    events: int
+    span_ns: tuple[int, int]
+    lost_events: int
+    kernel: str | None
+    vms: int
+    clock: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayResult:
+    """Everything that a report needs."""
+
+    trace: TraceSummary
+    outcomes: tuple[Outcome, ...]
+    grace_ns: int
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings, worst first, then by code and id."""
+        every = [f for o in self.outcomes for f in o.findings]
+        return sorted(every, key=lambda f: (f.severity.rank, f.code, f.id))
+
+
+def finding_id(code: str, keys: Sequence[str]) -> str:
+    """``CODE-xxxxxxxx`` from the code and its cause keys.
+
+    The keys hold no address, pid or time, so that two nights' findings can be compared.
+    """
+    digest = hashlib.sha256("\x1f".join((code, *keys)).encode()).hexdigest()
+    return f"{code}-{digest[:8]}"
