@@ -1,0 +1,30 @@
+"""One file per finding code, named by the bad thing that it finds.
+
+Adding one: write the file, import it here (sorted), and add its five tests.
+"""
+
+from replay.checks._define import CHECKS, Check, Need
+from replay.checks.bisected_unmap import BisectedUnmap
+from replay.checks.clock_trouble import ClockTrouble
+from replay.checks.double_map import DoubleMap
+from replay.checks.invalid_conversion import InvalidConversion
+from replay.checks.lost_events import LostEvents
+from replay.checks.mapping_leak import MappingLeak
+from replay.checks.premature_map import PrematureMap
+from replay.checks.stale_iommu_mapping import StaleIommuMapping
+from replay.checks.use_after_discard import UseAfterDiscard
+
+__all__ = (
+    "CHECKS",
+    "BisectedUnmap",
+    "Check",
+    "ClockTrouble",
+    "DoubleMap",
+    "InvalidConversion",
+    "LostEvents",
+    "MappingLeak",
+    "Need",
+    "PrematureMap",
+    "StaleIommuMapping",
+    "UseAfterDiscard",
+)

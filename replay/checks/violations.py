@@ -1,0 +1,345 @@
+"""The engine's records as a check reads them: whose, where, when, how sure, and grouped by
+cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from replay.engine.engine import Judgement
+from replay.engine.kernel import layout as L
+from tracekit.findings import (
+    Confidence,
+    EvidenceRow,
+    Finding,
+    Judged,
+    Occurrence,
+    Severity,
+    VmRef,
+    finding_id,
+)
+
+__all__ = ("Identity", "Rule", "Violation", "Violations", "grouped", "size_text")
+
+_SEVERITY = {L.ERROR: Severity.ERROR, L.WARNING: Severity.WARNING, L.NOTE: Severity.NOTE}
+_CONFIDENCE = {
+    L.CERTAIN: Confidence.CERTAIN,
+    L.LIKELY: Confidence.LIKELY,
+    L.POSSIBLE: Confidence.POSSIBLE,
+}
+_REASONS = {
+    L.Y_LOSS: "loss",
+    L.Y_END: "trace_end",
+    L.Y_LATE: "late_start",
+    L.Y_UNKNOWN_ARGS: "unknown_arguments",
+    L.Y_NO_ATTR: "no_event:kvm.attributes",
+    L.Y_BACKING: "unknown_backing",
+    L.Y_NO_UNMAP: "no_event:iommu.unmap",
+}
+_ROW = {101: L.J_101, 102: L.J_102, 103: L.J_103, 105: L.J_105, 106: L.J_106}
+_ROW |= {109: L.J_109, 202: L.J_202}
+
+Rule = {
+    L.R_DISCARD: "discard",
+    L.R_RUN: "run",
+    L.R_EXIT: "exit",
+    L.R_ATTR: "attributes",
+    L.R_GRACE: "grace",
+    L.R_MAP: "map",
+    L.R_POPULATE: "populate",
+}
+"""What ended a conversion or request, by the engine's number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Whose memory a violation is about.  ``ordinal``: the container's place in its process."""
+
+    vm: VmRef
+    container: int | None
+    device: str | None
+    ordinal: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    """One run of adjacent pages that broke one rule.  Bytes and ns; ``until_ns`` null: not over.
+
+    ``seqs``: the call that began it, its effect, what ended the conversion or request, what ended
+    the violation; -1 where there is none.
+    """
+
+    kind: int
+    severity: Severity
+    confidence: Confidence
+    identity: Identity
+    address: int | None
+    size: int | None
+    from_ns: int
+    until_ns: int | None
+    seqs: tuple[int, int, int, int]
+    group: int
+    rule: str | None
+    errno: int
+    thread: int
+    chain: tuple[EvidenceRow, ...] = ()
+
+    @property
+    def events(self) -> tuple[int, ...]:
+        """The event numbers, in order, each once."""
+        listed = [s for s in self.seqs if s >= 0] + [r.seq for r in self.chain if r.seq is not None]
+        return tuple(sorted(set(listed)))
+
+
+@dataclass
+class Violations:
+    """All records of one replay, and the counters.
+
+    ``losses``: (from, until, seq) of each hole; ``clock_back``: (held at, said, seq).
+    """
+
+    by_kind: dict[int, list[Violation]]
+    counters: Mapping[int, Judged]
+    losses: list[tuple[int, int, int]] = field(default_factory=list)
+    clock_back: list[tuple[int, int, int]] = field(default_factory=list)
+    lost_events: int = 0
+    host: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        judgement: Judgement,
+        *,
+        host: str | None,
+        lost_events: int,
+    ) -> Violations:
+        """Read the kernel's records.  Names come later (:meth:`name`)."""
+        identities = _Identities(judgement)
+        found: dict[int, list[Violation]] = {}
+        undecided: dict[int, dict[int, int]] = {}
+        told: dict[int, set[int]] = {}
+        for row in judgement.records:
+            kind, group = int(row[L.W_KIND]), int(row[L.W_GROUP])
+            if row[L.W_SEV] == L.UNDECIDED:
+                undecided.setdefault(kind, {})[group] = int(row[L.W_RULE])
+                continue
+            told.setdefault(kind, set()).add(group)
+            found.setdefault(kind, []).append(_violation(row, identities, judgement))
+        counters = {}
+        for kind, index in _ROW.items():
+            counts = judgement.judged[index]
+            reasons = {_REASONS[y]: int(counts[y]) for y in _REASONS if counts[y]}
+            decided = int(counts[L.Y_DECIDED])
+            for group, reason in undecided.get(kind, {}).items():
+                if group not in told.get(kind, ()):
+                    decided -= 1
+                    reasons[_REASONS[reason]] = reasons.get(_REASONS[reason], 0) + 1
+            counters[kind] = Judged(
+                decided=max(decided, 0), undecided=sum(reasons.values()), reasons=reasons
+            )
+        return cls(
+            by_kind={kind: _joined(rows) for kind, rows in found.items()},
+            counters=counters,
+            losses=judgement.stream.losses,
+            clock_back=judgement.stream.clock_back,
+            lost_events=lost_events,
+            host=host,
+        )
+
+    def of_kind(self, kind: int) -> list[Violation]:
+        """The violations of one engine kind, by time."""
+        return self.by_kind.get(kind, [])
+
+    def name(self, comms: Mapping[int, str | None]) -> None:
+        """Name the processes: ``comms`` is each thread's recorded name."""
+        for rows in self.by_kind.values():
+            for i, v in enumerate(rows):
+                vm = v.identity.vm
+                if vm.pid is not None and vm.name is None and comms.get(vm.pid) is not None:
+                    named = replace(vm, name=comms[vm.pid])
+                    rows[i] = replace(v, identity=replace(v.identity, vm=named))
+
+    def all(self) -> Iterator[Violation]:
+        """Every violation."""
+        for rows in self.by_kind.values():
+            yield from rows
+
+
+class _Identities:
+    """Process, VM and container of a record."""
+
+    def __init__(self, judgement: Judgement) -> None:
+        self._spaces = judgement.spaces
+        self._tids = judgement.stream.tids
+        self._devices = judgement.stream.devices
+        self._cache: dict[tuple[int, int], Identity] = {}
+
+    def __call__(self, process: int, space: int) -> Identity:
+        key = (process, space)
+        if key not in self._cache:
+            self._cache[key] = self._identity(process, space)
+        return self._cache[key]
+
+    def _identity(self, process: int, space: int) -> Identity:
+        tid = self._tids[process] if 0 <= process < len(self._tids) else None
+        kvm, container, ordinal = None, None, 0
+        for number, row in enumerate(self._spaces):
+            if row[L.S_PROC] != process:
+                continue
+            if row[L.S_KIND] == L.SPACE_VM:
+                kvm = _pointer(row[L.S_KVM]) if kvm is None else kvm
+            elif number < space:
+                ordinal += 1
+        if 0 <= space < len(self._spaces) and self._spaces[space][L.S_KIND] == L.SPACE_CONTAINER:
+            container = _pointer(self._spaces[space][L.S_OBJECT])
+        device = self._devices.get(process)
+        return Identity(
+            vm=VmRef(name=None, pid=tid, kvm=kvm),
+            container=container,
+            device=device,
+            ordinal=ordinal,
+        )
+
+
+def _pointer(value: Any) -> int | None:
+    return None if value in (L.NULL, 0) else int(value) & 0xFFFFFFFFFFFFFFFF
+
+
+def _violation(row: Any, identities: _Identities, judgement: Judgement) -> Violation:
+    kind = int(row[L.W_KIND])
+    if row[L.W_RULE] == L.R_CALL:
+        address = None if row[L.W_ADDR] == L.NULL else int(row[L.W_ADDR]) & (1 << 64) - 1
+        size = None if row[L.W_SIZE] == L.NULL else int(row[L.W_SIZE]) & (1 << 64) - 1
+    else:
+        address = int(row[L.W_P0]) << 12
+        size = (int(row[L.W_P1]) - int(row[L.W_P0])) << 12
+    thread = int(row[L.W_THREAD])
+    return Violation(
+        kind=kind,
+        severity=_SEVERITY[int(row[L.W_SEV])],
+        confidence=_CONFIDENCE[int(row[L.W_CONF])],
+        identity=identities(int(row[L.W_PROC]), int(row[L.W_SPACE])),
+        address=address,
+        size=size,
+        from_ns=int(row[L.W_FROM]),
+        until_ns=None if row[L.W_UNTIL] == L.NULL else int(row[L.W_UNTIL]),
+        seqs=(int(row[L.W_SEQ0]), int(row[L.W_SEQ1]), int(row[L.W_SEQ2]), int(row[L.W_SEQ3])),
+        group=int(row[L.W_GROUP]),
+        rule=Rule.get(int(row[L.W_RULE])),
+        errno=int(row[L.W_ERRNO]),
+        thread=judgement.stream.tids[thread] if 0 <= thread < len(judgement.stream.tids) else -1,
+    )
+
+
+def _joined(rows: list[Violation]) -> list[Violation]:
+    """Adjacent pages of one group, severity and container become one violation."""
+    rows = sorted(
+        rows,
+        key=lambda v: (
+            v.group,
+            v.severity.rank,
+            v.confidence.value,
+            v.identity.ordinal,
+            v.address or 0,
+        ),
+    )
+    out: list[Violation] = []
+    for v in rows:
+        last = out[-1] if out else None
+        if (
+            last is not None
+            and v.group == last.group
+            and v.severity is last.severity
+            and v.confidence is last.confidence
+            and v.identity == last.identity
+            and last.address is not None
+            and last.size is not None
+            and v.size is not None
+            and last.address + last.size == v.address
+        ):
+            ends = (last.until_ns, v.until_ns)
+            out[-1] = replace(
+                last,
+                size=last.size + v.size,
+                from_ns=min(last.from_ns, v.from_ns),
+                until_ns=None if None in ends else max(e for e in ends if e is not None),
+                seqs=(last.seqs[0], v.seqs[1], last.seqs[2], max(last.seqs[3], v.seqs[3])),
+            )
+        else:
+            out.append(v)
+    return sorted(out, key=lambda v: (v.from_ns, v.seqs[0], v.address or 0))
+
+
+def grouped(
+    violations: Violations,
+    kind: int,
+    *,
+    code: str,
+    name: str,
+    cause: Callable[[Violation], str],
+    title: Callable[[list[Violation]], str],
+    space: str = "iova",
+    limit: int = 100,
+) -> Iterator[Finding]:
+    """One finding for each cause: process, container, severity, confidence and ``cause`` key.
+
+    ``space``: ``iova`` where the pages are a device's (and, gpa = iova, the guest's), ``gpa``
+    where no container is involved.
+    """
+    causes: dict[tuple[Any, ...], list[Violation]] = {}
+    for v in violations.of_kind(kind):
+        key = (v.identity.vm.pid, v.identity.ordinal, v.severity.rank, v.confidence.value, cause(v))
+        causes.setdefault(key, []).append(v)
+    starts: dict[tuple[str | None, int | None], None] = {}
+    for key, rows in causes.items():
+        identity = rows[0].identity
+        starts.setdefault((identity.vm.name, identity.vm.pid))
+        same = [p for n, p in starts if n == identity.vm.name]
+        keys = (
+            violations.host or "",
+            identity.vm.name or "",
+            str(same.index(identity.vm.pid)),
+            rows[0].severity.value,
+            rows[0].confidence.value,
+            str(identity.ordinal),
+            str(key[-1]),
+        )
+        yield Finding(
+            id=finding_id(code, keys),
+            code=code,
+            name=name,
+            severity=rows[0].severity,
+            confidence=rows[0].confidence,
+            title=title(rows),
+            vm=identity.vm,
+            container=identity.container,
+            device=identity.device,
+            count=len(rows),
+            occurrences=tuple(_occurrence(v, space) for v in rows[:limit]),
+            cause=str(key[-1]),
+        )
+
+
+def _occurrence(v: Violation, space: str) -> Occurrence:
+    return Occurrence(
+        iova=v.address if space == "iova" else None,
+        gpa=v.address,
+        size=v.size,
+        from_ns=v.from_ns,
+        until_ns=v.until_ns,
+        events=v.events,
+        confidence=v.confidence,
+        errno=v.errno or None,
+        chain=v.chain,
+    )
+
+
+def size_text(n: int | None) -> str:
+    """Bytes as a person writes them: 4 KiB, 1.5 MiB."""
+    if n is None:
+        return "an unknown size"
+    for unit, shift in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if n >= 1 << shift:
+            return f"{n / (1 << shift):.1f}".removesuffix(".0") + f" {unit}"
+    return f"{n} bytes"

@@ -1,0 +1,191 @@
+"""Drives the kernel over a trace and keeps its state; grows what the kernel says is full."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from replay.engine.kernel import layout as L
+from replay.engine.kernel.cache import is_cached
+from replay.engine.stream import EventStream, load_kernel
+
+__all__ = ("LOAD_FROM", "PLAIN_BELOW", "Engine", "Judgement", "judge")
+
+PLAIN_BELOW = 20_000
+"""Events below which the kernel runs as plain Python rather than be compiled first."""
+LOAD_FROM = 2_500
+"""Events from which a kernel that an earlier run compiled is loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What the kernel found.
+
+    ``records``: int64 array (n, W_COLS), columns as in kernel/layout.py; ``judged``: (codes,
+    reasons); ``spaces``: (n, S_COLS); ``leader``: process number -> thread id.
+    """
+
+    records: Any
+    judged: Any
+    disagreements: Any
+    spaces: Any
+    stream: EventStream
+    leader: dict[int, int]
+
+
+class Engine:
+    """The machine's state at one moment of a trace.  Feed batches in order, then :meth:`finish`."""
+
+    def __init__(
+        self, *, events: Mapping[str, int], grace_ns: int = 1_000_000, compiled: bool | None = None
+    ) -> None:
+        if compiled is None:
+            total = sum(events.values())
+            compiled = total >= PLAIN_BELOW or (total >= LOAD_FROM and is_cached())
+        self._frames = load_kernel(compiled=compiled)
+        self.stream = EventStream()
+        self._records: list[Any] = []
+        g = np.zeros(L.G_SIZE, np.int64)
+        g[L.G_WFREE] = -1
+        g[L.G_D] = 1
+        g[L.G_LOSS_UNTIL] = L.NULL
+        g[L.C_GRACE] = grace_ns
+        g[L.C_HAS_MAP] = events.get("iommu.map", 0) > 0
+        g[L.C_HAS_UNMAP] = events.get("iommu.unmap", 0) > 0
+        g[L.C_HAS_POST] = events.get("kvm.attributes_post", 0) > 0
+        g[L.C_HAS_IOCTL] = events.get("ioctl.entered", 0) > 0
+        self._k = L.State(
+            g=g,
+            T=_threads(64),
+            S=np.zeros((64, L.TABLE_COLS), np.int64),
+            W=np.zeros((512, L.W_WIDTH), np.int64),
+            ck=_chunks(1024),
+            mm=np.zeros((16, L.CHUNK), np.uint32),
+            am=np.zeros((8, L.CHUNK), np.uint8),
+        )
+
+    def feed(self, record_batch: pa.RecordBatch) -> None:
+        """Take the next events (columns: ``replay.engine.stream.COLUMNS``)."""
+        batch = self.stream.batch(record_batch)
+        known = len(self.stream.tids)
+        while known > self._k.T.shape[0]:
+            have = self._k.T.shape[0]
+            self._k = self._k._replace(T=np.concatenate([self._k.T, _threads(have, have)]))
+        self._k.T[:known, L.T_TID] = self.stream.tids
+        at, end = 0, record_batch.num_rows
+        while at < end:
+            at, grow = self._frames.run(self._k, batch, at, end)
+            if self._k.g[L.G_OUT]:
+                self._drain()
+            if grow:
+                self._grow(grow)
+
+    def finish(self) -> Judgement:
+        """The trace ends."""
+        self._grow(L.GROW_WATCHES)
+        self._frames.finish(self._k, self.stream.last_ts)
+        self._drain()
+        k = self._k
+        records = (
+            np.concatenate(self._records) if self._records else np.zeros((0, L.W_COLS), np.int64)
+        )
+        leader = {p: int(tid) for p, tid in enumerate(self.stream.tids)}
+        return Judgement(
+            records=records,
+            judged=k.g[L.J0 :].reshape(L.J_ROWS, L.Y_COLS).copy(),
+            disagreements=k.g[L.N_EPROBE_OVERRULED : L.N_END].copy(),
+            spaces=k.S[: int(k.g[L.G_SPACES]), : L.S_COLS].copy(),
+            stream=self.stream,
+            leader=leader,
+        )
+
+    def _drain(self) -> None:
+        n = int(self._k.g[L.G_OUT])
+        if n:
+            self._records.append(self._k.W[:n, L.OUT0 : L.OUT0 + L.W_COLS].copy())
+            self._k.g[L.G_OUT] = 0
+
+    def _grow(self, what: int) -> None:
+        k = self._k
+        if what == L.GROW_CHUNKS:
+            size = max(k.ck.shape[0] * 2, _power(4 * int(k.g[L.G_CHUNKS] + k.g[L.G_NEED] + 8)))
+            ck = _chunks(size)
+            for row in k.ck[k.ck[:, L.CK_KEY] != -1]:
+                number = int(row[L.CK_KEY]) & ((1 << 36) - 1)
+                space = int(row[L.CK_KEY]) >> 36
+                at = (number * 31 + space * 0x9E37) & (size - 1)
+                while ck[at, L.CK_KEY] != -1:
+                    at = (at + 1) & (size - 1)
+                ck[at] = row
+            self._k = k._replace(ck=ck)
+        elif what == L.GROW_DENSE:
+            self._k = k._replace(
+                mm=_more(k.mm, int(k.g[L.G_MM]), k.mm.shape[0] * 2 + int(k.g[L.G_AM])),
+                am=_more(k.am, int(k.g[L.G_AM]), k.am.shape[0] * 2),
+            )
+        elif what == L.GROW_WATCHES:
+            need = int(k.g[L.G_REMAINING] + k.g[L.G_ACTIVE]) + 128
+            used = int(max(k.g[L.G_WTOP], k.g[L.G_ACTIVE], k.g[L.G_OUT]))
+            self._k = k._replace(W=_more(k.W, used, max(k.W.shape[0] * 2, used + need)))
+        elif what == L.GROW_TABLES:
+            self._k = k._replace(S=_more(k.S, k.S.shape[0], k.S.shape[0] * 2))
+
+
+def judge(
+    batches: Iterable[pa.RecordBatch],
+    *,
+    events: Mapping[str, int],
+    grace_ns: int = 1_000_000,
+    compiled: bool | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Judgement:
+    """Run a whole trace through the engine.
+
+    ``events``: how many events of each type the trace holds (its manifest's ``events``): a type
+    that is absent was not recorded, and nothing is concluded from its silence.
+    """
+    engine = Engine(events=events, grace_ns=grace_ns, compiled=compiled)
+    for record_batch in batches:
+        engine.feed(record_batch)
+        if progress is not None:
+            progress(engine.stream.rows)
+    return engine.finish()
+
+
+def _threads(rows: int, first: int = 0) -> Any:
+    made = np.zeros((rows, L.P_END), np.int64)
+    numbers = np.arange(first, first + rows)
+    made[:, L.T_PROC] = numbers
+    made[:, L.P_PARENT] = numbers
+    made[:, L.T_LAST_W103] = -1
+    made[:, L.T_TID] = L.NULL
+    for column in (
+        L.P_LAST_RETURN,
+        L.P_LAST_GAP,
+        L.P_EXIT,
+        L.P_LAST_MAP_RETURN,
+        L.P_LAST_ATTR_RETURN,
+    ):
+        made[:, column] = L.NULL
+    return made
+
+
+def _chunks(size: int) -> Any:
+    made = np.zeros((size, L.CK_COLS), np.int64)
+    made[:, L.CK_KEY] = -1
+    return made
+
+
+def _more(array: Any, used: int, rows: int) -> Any:
+    """A larger copy; rows beyond ``used`` are zero and not touched (so they cost no memory yet)."""
+    made = np.zeros((max(rows, array.shape[0] + 1), *array.shape[1:]), array.dtype)
+    made[:used] = array[:used]
+    return made
+
+
+def _power(n: int) -> int:
+    return 1 << (n - 1).bit_length()

@@ -1,0 +1,143 @@
+"""Backing thrown away or populated again: rule 1, and TK102."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._jit import jit
+from .conversions import in_flight
+from .identity import process_of
+from .layout import *
+from .planes import apply_map, mark_live, next_with, next_without, sane, tally
+from .watches import candidate, end_candidates, known_mask, live_mask
+
+
+@jit
+def backing_range(
+    k: Any, thread: int, what: int, kind: int, fd: int, lo: int, hi: int, ts: int, seq: int
+) -> int:
+    """A range of addresses (kind 0) or of a file (kind 1), as the DMA entries that it backs.
+
+    ``what`` 0: a discard of it was entered (rule 1); 1: it succeeded (TK102's candidates); 2: it is
+    populated again.  Returns 0 if no entry has such a backing, 1 if all of it could be told, 2 if
+    not.
+    """
+    proc = process_of(k, thread)
+    t = k.T[thread]
+    live, known_bit = live_mask(k), known_mask(k)
+    answer = 0
+    for d in range(1, k.g[G_D]):
+        row = k.S[d]
+        if row[D_PROC] != proc or row[D_KIND] != kind or (kind == 1 and row[D_FD] != fd):
+            continue
+        a, b = lo - row[D_DELTA], hi - row[D_DELTA]
+        p0, p1 = (max(a, 0) + 4095) >> 12, b >> 12
+        if p1 <= p0 or p1 - p0 > (MAX_CHUNKS << CHUNK_BITS):
+            continue
+        for s in range(k.g[G_SPACES]):
+            if k.S[s, S_KIND] != SPACE_CONTAINER or k.S[s, S_PROC] != proc:
+                continue
+            if what == 1:
+                if p1 - p0 <= CHUNK:
+                    _, every = apply_map(k, s, p0, p1, X_NONE, 0)
+                    answer = max(answer, 1 if every & known_bit else 2)
+                else:
+                    answer = max(answer, 1)
+                count, x, y = mark_live(k, s, p0, p1, live, d, M_W102, M_W102)
+                if count:
+                    new = candidate(k, 102, proc, s, thread, x, y, count)
+                    w = k.W[new]
+                    w[W_FROM] = t[T_ENTER]
+                    w[W_CREATED] = ts
+                    w[W_SEQ0] = t[T_ENTER_SEQ]
+                    w[W_SEQ1] = seq
+                    w[W_GROUP] = k.g[G_GROUP]
+                    w[W_VM] = -1
+                continue
+            bit = M_W101 if what == 0 else M_W102
+            mask = bit | M_DELTA
+            value = bit | (d << M_DELTA_SHIFT)
+            if not k.g[G_ACTIVE]:
+                continue
+            p = next_with(k, s, p0, p1, mask, value)
+            while p < p1:
+                q = next_without(k, s, p, p1, mask, value)
+                conf, sev = CERTAIN, ERROR
+                if in_flight(k, proc, thread, OP_UNMAP, p, q):
+                    conf, sev = POSSIBLE, WARNING
+                end_candidates(
+                    k, 101 if what == 0 else 102, proc, s, -1, p, q, 1 << 62,
+                    True, conf, sev, R_DISCARD if what == 0 else R_POPULATE, seq,
+                )  # fmt: skip
+                p = next_with(k, s, q, p1, mask, value)
+    return answer
+
+
+@jit
+def each_backing(k: Any, thread: int, what: int, ts: int, seq: int) -> int:
+    """The thread's discard or populate, through every relation that leads to DMA entries."""
+    t = k.T[thread]
+    if t[T_CALL] == EV_MADVISE:
+        if not sane(t[T_VADDR], t[T_SIZE]):
+            return 1
+        return backing_range(k, thread, what, 0, -1, t[T_VADDR], t[T_VADDR] + t[T_SIZE], ts, seq)
+    if not sane(t[T_OFFSET], t[T_SIZE]):
+        return 1
+    lo, hi = t[T_OFFSET], t[T_OFFSET] + t[T_SIZE]
+    proc = process_of(k, thread)
+    answer = backing_range(k, thread, what, 1, t[T_FD], lo, hi, ts, seq)
+    for r in range(k.g[G_R]):
+        row = k.S[r]
+        if row[R_PROC] != proc or row[R_FD] != t[T_FD]:
+            continue
+        a, b = max(lo, row[R_OFFSET]), min(hi, row[R_OFFSET] + row[R_SIZE])
+        if a < b:
+            shift = row[R_VADDR] - row[R_OFFSET]
+            answer = max(
+                answer, backing_range(k, thread, what, 0, -1, a + shift, b + shift, ts, seq)
+            )
+        elif answer == 0:
+            answer = 3  # the file is known, this part of it is not mapped by the process
+    return answer
+
+
+@jit
+def discard_entered(k: Any, thread: int, ts: int, seq: int) -> None:
+    """Rule 1: a discard of its shared backing ends a conversion."""
+    if k.g[G_ACTIVE]:
+        each_backing(k, thread, 0, ts, seq)
+
+
+@jit
+def backing_populated(k: Any, thread: int, ts: int, seq: int) -> None:
+    """TK102: the discarded range is populated again."""
+    if k.g[G_ACTIVE]:
+        each_backing(k, thread, 2, ts, seq)
+
+
+@jit
+def discard_done(k: Any, thread: int, ret: int, ts: int, seq: int) -> None:
+    """A discard returned: live mappings of what it threw away are TK102's candidates."""
+    if ret < 0:
+        return
+    t = k.T[thread]
+    proc = process_of(k, thread)
+    t[T_LAST_W103] = -1
+    containers = False
+    for s in range(k.g[G_SPACES]):
+        if k.S[s, S_KIND] == SPACE_CONTAINER and k.S[s, S_PROC] == proc:
+            containers = True
+    if not containers:
+        return
+    last = k.T[proc, P_LAST_MAP_RETURN]
+    if last != NULL and last >= t[T_ENTER] and k.T[proc, P_LAST_MAP_THREAD] != thread:
+        tally(k, J_102, Y_LATE)  # another thread mapped meanwhile: before or after, nobody can tell
+        return
+    k.g[G_GROUP] += 1
+    answer = each_backing(k, thread, 1, ts, seq)
+    if answer == 1:
+        tally(k, J_102, Y_DECIDED)
+    elif answer == 2:
+        tally(k, J_102, Y_LATE)
+    elif answer == 0 and t[T_CALL] == EV_FALLOCATE:
+        tally(k, J_102, Y_BACKING)

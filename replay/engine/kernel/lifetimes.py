@@ -1,0 +1,106 @@
+"""Loss, exec and exit: where what is known ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._jit import jit
+from .dma import leaked
+from .identity import descriptor_gone, process_of
+from .layout import *
+from .planes import forget_planes, live_anywhere, sane, tally
+from .relations import unrelate
+from .watches import forget_watches
+
+
+@jit
+def lost(k: Any, until: int) -> None:
+    """Everything that a page's state could be is unknown until seen again."""
+    forget_watches(k, Y_LOSS, False)
+    forget_planes(k)
+    for t in range(k.T.shape[0]):
+        k.T[t, T_STATE] = STATE_UNKNOWN
+        k.T[t, T_COUNTED] = 0
+    for p in range(k.T.shape[0]):
+        k.T[p, P_OPEN] = 0
+        k.T[p, P_BORN] = 0
+        k.T[p, P_IOAS_BORN] = 0
+        k.T[p, P_LAST_RETURN] = NULL
+        k.T[p, P_LAST_MAP_RETURN] = NULL
+        k.T[p, P_LAST_ATTR_RETURN] = NULL
+    k.g[G_LOSS_UNTIL] = max(k.g[G_LOSS_UNTIL], until)
+
+
+@jit
+def in_the_hole(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
+    """Where events are missing only who is who is learnt from those that are there."""
+    proc = process_of(k, thread)
+    if ev == EV_FORK:
+        k.T[b[B_ID, i], T_PROC] = proc
+    elif ev == EV_CLOSE:
+        descriptor_gone(k, proc, b[B_FD, i])
+    elif ev == EV_MUNMAP and sane(b[B_VADDR, i], b[B_SIZE, i]):
+        unrelate(k, proc, b[B_VADDR, i], b[B_SIZE, i])
+
+
+@jit
+def judge_exit(k: Any, proc: int, ts: int) -> None:
+    """TK109: the process ended, and its teardown has had the grace to unmap what it had mapped."""
+    p = k.T[proc]
+    if p[P_EXIT] == NULL or p[P_LEAK_DONE]:
+        return
+    p[P_LEAK_DONE] = 1
+    for s in range(k.g[G_SPACES]):
+        if k.S[s, S_KIND] != SPACE_CONTAINER or k.S[s, S_PROC] != proc:
+            continue
+        if not k.g[C_HAS_UNMAP] or not k.g[C_HAS_MAP]:
+            tally(k, J_109, Y_NO_UNMAP)
+        elif not live_anywhere(k, s, M_I):
+            tally(k, J_109, Y_DECIDED)
+        elif ts - max(p[P_EXIT], p[P_LAST_UNMAP]) <= k.g[C_GRACE]:
+            tally(k, J_109, Y_END)
+        else:
+            leaked(k, s, proc, p[P_EXIT], -1)
+
+
+@jit
+def process_exited(k: Any, proc: int, ts: int) -> None:
+    """The process ended, unless a thread of it is known to live (then a forked child did)."""
+    for other in range(k.T.shape[0]):
+        if not k.T[other, T_EXITED] and k.T[other, T_TID] != NULL and process_of(k, other) == proc:
+            return
+    k.T[proc, P_EXIT] = ts
+    k.T[proc, P_LAST_UNMAP] = ts
+    for s in range(k.g[G_SPACES]):
+        if k.S[s, S_PROC] == proc:
+            k.S[s, S_DEAD] = 1
+
+
+@jit
+def new_program(k: Any, thread: int) -> None:
+    """exec: the thread is a process of its own, and nothing is left of what its number stood
+    for."""
+    judge_exit(k, thread, k.g[G_LAST_TS])
+    for s in range(k.g[G_SPACES]):
+        if k.S[s, S_PROC] == thread:
+            k.S[s, S_PROC] = -1
+            k.S[s, S_DEAD] = 1
+    r = 0
+    while r < k.g[G_R]:
+        if k.S[r, R_PROC] == thread:
+            k.g[G_R] -= 1
+            for c in range(R_PROC, R_END):
+                k.S[r, c] = k.S[k.g[G_R], c]
+        else:
+            r += 1
+    k.T[thread, T_PROC] = thread
+    k.T[thread, T_EXITED] = 0
+    p = k.T[thread]
+    p[P_PARENT:P_END] = 0
+    p[P_PARENT] = thread
+    p[P_FRESH] = 1
+    p[P_LAST_RETURN] = NULL
+    p[P_LAST_GAP] = NULL
+    p[P_EXIT] = NULL
+    p[P_LAST_MAP_RETURN] = NULL
+    p[P_LAST_ATTR_RETURN] = NULL

@@ -1,0 +1,429 @@
+"""Watches: pages that a rule waits for, and the records that come out of them.
+
+A *candidate* row says: these pages (those of its range with its kind's bit) were live when they
+became private (TK101) or when their backing was discarded (TK102), and the conversion or request
+is not over. A *flagged* row is a violation whose end is not known yet.  Rows of one kind and
+container never overlap.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._jit import jit
+from .layout import *
+from .planes import apply_map, next_with, next_without, sane
+
+
+@jit
+def bit_of(kind: int) -> int:
+    """The page bit that marks the kind's members."""
+    if kind == 101:
+        return M_W101
+    if kind == 102:
+        return M_W102
+    return M_W103
+
+
+@jit
+def live_mask(k: Any) -> int:
+    """The bit that makes a page reachable: translated, or entered where the IOMMU was not
+    recorded."""
+    return M_I if k.g[C_HAS_MAP] else M_E
+
+
+@jit
+def known_mask(k: Any) -> int:
+    """The bit that says that liveness is known."""
+    return M_KI if k.g[C_HAS_MAP] else M_KE
+
+
+@jit
+def new_row(k: Any) -> int:
+    """A fresh watch row, in the list of active ones."""
+    if k.g[G_WFREE] >= 0:
+        row = k.g[G_WFREE]
+        k.g[G_WFREE] = k.W[row, W_P0]
+    else:
+        row = k.g[G_WTOP]
+        k.g[G_WTOP] += 1
+    k.W[row, :W_COLS] = 0
+    k.W[k.g[G_ACTIVE], ACTIVE] = row
+    k.g[G_ACTIVE] += 1
+    return row
+
+
+@jit
+def copy_row(k: Any, to: int, row: int) -> None:
+    """Copy a watch row onto another."""
+    for c in range(W_COLS):
+        k.W[to, c] = k.W[row, c]
+
+
+@jit
+def drop_row(k: Any, at: int) -> None:
+    """Take the ``at``-th active row out; the last one takes its place."""
+    row = k.W[at, ACTIVE]
+    if k.W[row, W_STATE] == W_CANDIDATE:
+        t = k.W[row, W_THREAD]
+        k.T[t, T_OPEN_WATCHES] -= 1
+        k.g[G_REMAINING] -= k.W[row, W_REM]
+    k.g[G_ACTIVE] -= 1
+    k.W[at, ACTIVE] = k.W[k.g[G_ACTIVE], ACTIVE]
+    k.W[row, W_STATE] = -1
+    k.W[row, W_P0] = k.g[G_WFREE]
+    k.g[G_WFREE] = row
+
+
+@jit
+def candidate(
+    k: Any, kind: int, proc: int, space: int, thread: int, p0: int, p1: int, remaining: int
+) -> int:
+    """Open a candidate row; the caller fills times and sequence numbers."""
+    row = new_row(k)
+    w = k.W[row]
+    w[W_KIND] = kind
+    w[W_STATE] = W_CANDIDATE
+    w[W_PROC] = proc
+    w[W_SPACE] = space
+    w[W_THREAD] = thread
+    w[W_P0] = p0
+    w[W_P1] = p1
+    w[W_REM] = remaining
+    w[W_UNTIL] = NULL
+    w[W_SEQ2] = -1
+    w[W_SEQ3] = -1
+    k.T[thread, T_OPEN_WATCHES] += 1
+    k.g[G_REMAINING] += remaining
+    return row
+
+
+@jit
+def put_out(k: Any, row: int, p0: int, p1: int) -> None:
+    """Copy a watch row into the records, for the pages [p0, p1)."""
+    o = k.g[G_OUT]
+    for c in range(W_COLS):
+        k.W[o, OUT0 + c] = k.W[row, c]
+    k.W[o, OUT0 + W_P0] = p0
+    k.W[o, OUT0 + W_P1] = p1
+    k.g[G_OUT] += 1
+
+
+@jit
+def record(
+    k: Any,
+    kind: int,
+    severity: int,
+    confidence: int,
+    proc: int,
+    space: int,
+    thread: int,
+    addr: int,
+    size: int,
+    since: int,
+    until: int,
+    seq0: int,
+    seq1: int,
+    errno: int,
+) -> None:
+    """A record that needs no watching: a refused call, a double map, a leak."""
+    o = k.g[G_OUT]
+    out = k.W[o, OUT0 : OUT0 + W_COLS]
+    out[:] = 0
+    out[W_KIND] = kind
+    out[W_SEV] = severity
+    out[W_CONF] = confidence
+    out[W_PROC] = proc
+    out[W_SPACE] = space
+    out[W_THREAD] = thread
+    out[W_P0] = addr >> 12 if addr != NULL else NULL
+    out[W_P1] = (addr + size) >> 12 if sane(addr, size) else NULL
+    out[W_ADDR] = addr
+    out[W_SIZE] = size
+    out[W_FROM] = since
+    out[W_UNTIL] = until
+    out[W_SEQ0] = seq0
+    out[W_SEQ1] = seq1
+    out[W_SEQ2] = -1
+    out[W_SEQ3] = -1
+    out[W_ERRNO] = errno
+    out[W_VM] = -1
+    k.g[G_GROUP] += 1
+    out[W_GROUP] = k.g[G_GROUP]
+    out[W_RULE] = R_CALL
+    k.g[G_OUT] += 1
+
+
+@jit
+def split_candidate(k: Any, row: int, a: int, b: int) -> None:
+    """Cut [a, b) out of a candidate row whose pages there have already lost their bit.
+
+    The row keeps what lies before ``a``; what lies from ``b`` on becomes a row of its own.
+    """
+    w = k.W[row]
+    p0, p1 = w[W_P0], w[W_P1]
+    if a <= p0 and b >= p1:
+        return
+    if a <= p0:
+        w[W_P0] = b
+    elif b >= p1:
+        w[W_P1] = a
+    else:
+        bit = bit_of(w[W_KIND])
+        count = 0
+        p = next_with(k, w[W_SPACE], b, p1, bit, bit)
+        while p < p1:
+            q = next_without(k, w[W_SPACE], p, p1, bit, bit)
+            count += q - p
+            p = next_with(k, w[W_SPACE], q, p1, bit, bit)
+        other = new_row(k)
+        copy_row(k, other, row)
+        k.W[other, W_P0] = b
+        k.W[other, W_REM] = count
+        k.T[w[W_THREAD], T_OPEN_WATCHES] += 1
+        w[W_P1] = a
+        w[W_REM] -= count
+
+
+@jit
+def take_out(
+    k: Any, row: int, a: int, b: int, flag: bool, conf: int, sev: int, rule: int, seq: int
+) -> int:
+    """Take the candidate's pages in [a, b) out; with ``flag`` each run of them becomes a violation.
+
+    Returns how many pages were taken.  Pages that are live stay marked when flagged.
+    """
+    w = k.W[row]
+    kind, space = w[W_KIND], w[W_SPACE]
+    bit = bit_of(kind)
+    lo, hi = max(a, w[W_P0]), min(b, w[W_P1])
+    taken = 0
+    p = next_with(k, space, lo, hi, bit, bit)
+    while p < hi:
+        q = next_without(k, space, p, hi, bit, bit)
+        taken += q - p
+        if flag:
+            other = new_row(k)
+            copy_row(k, other, row)
+            x = k.W[other]
+            x[W_STATE] = W_FLAGGED
+            x[W_P0] = p
+            x[W_P1] = q
+            x[W_LO] = p
+            x[W_HI] = q
+            x[W_CONF] = conf
+            x[W_SEV] = sev
+            x[W_RULE] = rule
+            x[W_SEQ2] = seq
+        else:
+            apply_map(k, space, p, q, X_CLEAR, bit)
+        p = next_with(k, space, q, hi, bit, bit)
+    w[W_REM] -= taken
+    k.g[G_REMAINING] -= taken
+    return taken
+
+
+@jit
+def end_candidates(
+    k: Any,
+    kind: int,
+    proc: int,
+    space: int,
+    thread: int,
+    a: int,
+    b: int,
+    before: int,
+    flag: bool,
+    conf: int,
+    sev: int,
+    rule: int,
+    seq: int,
+) -> int:
+    """End the candidate rows of ``kind`` in [a, b) that were opened up to event ``before``.
+
+    ``space`` -1: any container of the process; ``thread`` -1: any thread.  How many pages.
+    """
+    total = 0
+    i = 0
+    top = k.g[G_ACTIVE]
+    while i < top:
+        row = k.W[i, ACTIVE]
+        w = k.W[row]
+        if (
+            w[W_STATE] == W_CANDIDATE
+            and w[W_KIND] == kind
+            and w[W_PROC] == proc
+            and (space < 0 or w[W_SPACE] == space)
+            and (thread < 0 or w[W_THREAD] == thread)
+            and w[W_P0] < b
+            and a < w[W_P1]
+            and w[W_SEQ0] < before
+        ):
+            lo, hi = max(a, w[W_P0]), min(b, w[W_P1])
+            taken = take_out(k, row, lo, hi, flag, conf, sev, rule, seq)
+            total += taken
+            if k.W[row, W_REM] == 0:
+                # rows added meanwhile lie behind the old top: refill the gap from below it
+                drop_at(k, i, top)
+                top -= 1
+                continue
+            split_candidate(k, row, lo, hi)
+        i += 1
+    return total
+
+
+@jit
+def drop_at(k: Any, i: int, top: int) -> None:
+    """Drop active row ``i`` although rows were appended behind ``top``: keeps both parts in
+    place."""
+    row = k.W[i, ACTIVE]
+    k.W[i, ACTIVE] = k.W[top - 1, ACTIVE]
+    k.W[top - 1, ACTIVE] = k.W[k.g[G_ACTIVE] - 1, ACTIVE]
+    k.W[k.g[G_ACTIVE] - 1, ACTIVE] = row
+    drop_row(k, k.g[G_ACTIVE] - 1)
+
+
+@jit
+def unmapped(k: Any, proc: int, space: int, a: int, b: int, ts: int, seq: int) -> None:
+    """Pages of [a, b) may have ceased to be live at ``ts`` (an unmap's return): settle their
+    watches."""
+    live = live_mask(k)
+    i = 0
+    top = k.g[G_ACTIVE]
+    while i < top:
+        row = k.W[i, ACTIVE]
+        w = k.W[row]
+        if w[W_SPACE] != space or w[W_P0] >= b or a >= w[W_P1]:
+            i += 1
+            continue
+        kind = w[W_KIND]
+        bit = bit_of(kind)
+        lo, hi = max(a, w[W_P0]), min(b, w[W_P1])
+        if w[W_STATE] == W_CANDIDATE:
+            over = w[W_CREATED] <= k.T[proc, P_LAST_GAP]
+            p = next_with(k, space, lo, hi, bit | live, bit)
+            while p < hi:
+                q = next_without(k, space, p, hi, bit | live, bit)
+                apply_map(k, space, p, q, X_CLEAR, bit)
+                w[W_REM] -= q - p
+                k.g[G_REMAINING] -= q - p
+                if over or kind == 102:
+                    o = k.g[G_OUT]
+                    put_out(k, row, p, q)
+                    k.W[o, OUT0 + W_CONF] = LIKELY if over else CERTAIN
+                    k.W[o, OUT0 + W_SEV] = WARNING if over else NOTE
+                    k.W[o, OUT0 + W_RULE] = R_GRACE if over else R_NONE
+                    k.W[o, OUT0 + W_UNTIL] = ts
+                    k.W[o, OUT0 + W_SEQ3] = seq
+                p = next_with(k, space, q, hi, bit | live, bit)
+            if w[W_REM] == 0:
+                drop_at(k, i, top)
+                top -= 1
+                continue
+            i += 1
+            continue
+        # a violation: its live part shrinks from either end, or falls in two
+        gone = False
+        p = next_with(k, space, max(lo, w[W_LO]), min(hi, w[W_HI]), bit | live, bit)
+        while p < min(hi, w[W_HI]):
+            q = next_without(k, space, p, min(hi, w[W_HI]), bit | live, bit)
+            gone = close_part(k, row, p, q, ts, seq)
+            if gone:
+                break
+            p = next_with(k, space, q, min(hi, w[W_HI]), bit | live, bit)
+        if gone:
+            drop_at(k, i, top)
+            top -= 1
+            continue
+        i += 1
+
+
+@jit
+def close_part(k: Any, row: int, p: int, q: int, ts: int, seq: int) -> bool:
+    """The violation's pages [p, q) ended at ``ts``.  True if nothing of it is left (it was put
+    out)."""
+    w = k.W[row]
+    apply_map(k, w[W_SPACE], p, q, X_CLEAR, bit_of(w[W_KIND]))
+    w[W_UNTIL] = ts if w[W_UNTIL] == NULL else max(w[W_UNTIL], ts)
+    w[W_SEQ3] = seq
+    if p <= w[W_LO]:
+        w[W_LO] = q
+    elif q >= w[W_HI]:
+        w[W_HI] = p
+    else:
+        other = new_row(k)
+        copy_row(k, other, row)
+        x = k.W[other]
+        x[W_P0] = q
+        x[W_LO] = q
+        x[W_UNTIL] = NULL
+        x[W_SEQ3] = -1
+        w[W_P1] = q
+        w[W_HI] = p
+    if w[W_LO] >= w[W_HI]:
+        put_out(k, row, w[W_P0], w[W_P1])
+        return True
+    return False
+
+
+@jit
+def end_premature(k: Any, proc: int, a: int, b: int, ts: int, seq: int) -> None:
+    """The pages [a, b) became shared at ``ts``: their premature maps end."""
+    i = 0
+    top = k.g[G_ACTIVE]
+    while i < top:
+        row = k.W[i, ACTIVE]
+        w = k.W[row]
+        if w[W_KIND] == 103 and w[W_PROC] == proc and w[W_LO] < b and a < w[W_HI]:
+            if close_part(k, row, max(a, w[W_LO]), min(b, w[W_HI]), ts, seq):
+                drop_at(k, i, top)
+                top -= 1
+                continue
+        i += 1
+
+
+@jit
+def run_or_exit(k: Any, thread: int, ts: int, seq: int, rule: int) -> None:
+    """Rule 2: the thread enters the guest, or ends; its conversions and requests are over."""
+    proc = k.T[thread, T_PROC]
+    far = 1 << 52
+    end_candidates(k, 101, proc, -1, thread, 0, far, 1 << 62, True, CERTAIN, ERROR, rule, seq)
+    end_candidates(k, 102, proc, -1, thread, 0, far, 1 << 62, True, CERTAIN, ERROR, rule, seq)
+
+
+@jit
+def forget_watches(k: Any, reason: int, final: bool) -> None:
+    """A loss or the trace's end: open candidates cannot be judged, violations have no known end.
+
+    At the trace's end (``final``) a candidate whose grace is over is a warning.
+    """
+    for i in range(k.g[G_ACTIVE]):
+        row = k.W[i, ACTIVE]
+        w = k.W[row]
+        if w[W_STATE] == W_FLAGGED:
+            w[W_UNTIL] = NULL
+            put_out(k, row, w[W_P0], w[W_P1])
+            continue
+        over = final and w[W_CREATED] <= k.T[w[W_PROC], P_LAST_GAP]
+        if not over:
+            w[W_SEV] = UNDECIDED
+            w[W_RULE] = reason
+            put_out(k, row, w[W_P0], w[W_P1])
+            continue
+        bit = bit_of(w[W_KIND])
+        w[W_CONF] = LIKELY
+        w[W_SEV] = WARNING
+        w[W_RULE] = R_GRACE
+        w[W_UNTIL] = NULL
+        p = next_with(k, w[W_SPACE], w[W_P0], w[W_P1], bit, bit)
+        while p < w[W_P1]:
+            q = next_without(k, w[W_SPACE], p, w[W_P1], bit, bit)
+            put_out(k, row, p, q)
+            p = next_with(k, w[W_SPACE], q, w[W_P1], bit, bit)
+    k.g[G_ACTIVE] = 0
+    k.g[G_WFREE] = -1
+    k.g[G_WTOP] = 0
+    k.g[G_REMAINING] = 0
+    for t in range(k.T.shape[0]):
+        k.T[t, T_OPEN_WATCHES] = 0
+        k.T[t, T_LAST_W103] = -1

@@ -1,0 +1,273 @@
+"""Record batches of a trace -> the integer arrays that the kernel takes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from replay.engine.kernel import layout as L
+
+__all__ = ("COLUMNS", "EventStream", "load_kernel")
+
+COLUMNS: tuple[str, ...] = (
+    "ts_ns",
+    "seq",
+    "pid",
+    "tid",
+    "event",
+    "context",
+    "iova",
+    "gpa",
+    "vaddr",
+    "offset",
+    "size",
+    "unmapped",
+    "flags",
+    "attributes",
+    "ret",
+    "object",
+    "fd",
+    "file_fd",
+    "cmd",
+    "argsz",
+    "id",
+    "name",
+    "until_ns",
+)
+"""The columns of a trace that the engine reads."""
+
+_CODES: dict[str, int] = {
+    "ioctl.entered": L.EV_IOCTL,
+    "ioctl.returned": L.EV_IOCTL_RET,
+    "ioctl.arguments": L.EV_ARGS_EPROBE,
+    "vfio.type1_ioctl": L.EV_ARGS_TYPE1,
+    "vfio.type1_ioctl_returned": L.EV_CALLEE_RET,
+    "kvm.vm_ioctl": L.EV_ARGS_KVM,
+    "kvm.vm_ioctl_returned": L.EV_CALLEE_RET,
+    "iommufd.ioctl": L.EV_ARGS_IOMMUFD,
+    "iommufd.ioctl_returned": L.EV_CALLEE_RET,
+    "iommufd.iopt_map_user": L.EV_ARGS_IOPT,
+    "iommufd.iopt_map_file": L.EV_ARGS_IOPT_FILE,
+    "iommufd.iopt_unmap": L.EV_ARGS_IOPT,
+    "iommufd.iopt_map_returned": L.EV_IOPT_RET,
+    "iommufd.iopt_unmap_returned": L.EV_IOPT_RET,
+    "kvm.attributes": L.EV_ATTR_TP,
+    "kvm.attributes_post": L.EV_POST,
+    "kvm.gmem_fallocate": L.EV_GMEM_FALLOCATE,
+    "iommu.map": L.EV_MAP,
+    "iommu.unmap": L.EV_UNMAP,
+    "iommu.map_called": L.EV_MAP_CALLED,
+    "kvm.unmap_hva": L.EV_UNMAP_HVA,
+    "iommu.domain_freed": L.EV_DOMAIN_FREED,
+    "fallocate.entered": L.EV_FALLOCATE,
+    "fallocate.returned": L.EV_RET,
+    "madvise.entered": L.EV_MADVISE,
+    "madvise.returned": L.EV_RET,
+    "mmap.entered": L.EV_MMAP,
+    "mmap.returned": L.EV_RET,
+    "munmap.entered": L.EV_MUNMAP,
+    "munmap.returned": L.EV_RET,
+    "open.entered": L.EV_OPEN,
+    "open.returned": L.EV_RET,
+    "close.entered": L.EV_CLOSE,
+    "close.returned": L.EV_RET,
+    "kvm.entry": L.EV_RUN,
+    "process.fork": L.EV_FORK,
+    "process.exec": L.EV_EXEC,
+    "process.exit": L.EV_EXIT,
+    "trace.lost": L.EV_LOST,
+}
+_RETURN_OF: dict[str, int] = {
+    "fallocate.returned": L.EV_FALLOCATE,
+    "madvise.returned": L.EV_MADVISE,
+    "mmap.returned": L.EV_MMAP,
+    "munmap.returned": L.EV_MUNMAP,
+    "open.returned": L.EV_OPEN,
+    "close.returned": L.EV_CLOSE,
+}
+_INTERRUPT = 0x08 | 0x10
+_TID_LIMIT = 1 << 22  # the kernel's own bound on thread ids
+
+
+def load_kernel(*, compiled: bool) -> ModuleType:
+    """The kernel's ``frames`` module, compiled by numba or as plain Python.
+
+    The plain one is the same folder under another package name, so that its modules find each
+    other.
+    """
+    if compiled:
+        return importlib.import_module("replay.engine.kernel.frames")
+    name = "replay.engine.kernel_plain"
+    if name not in sys.modules:
+        package = ModuleType(name)
+        package.__path__ = list(importlib.import_module("replay.engine.kernel").__path__)
+        package.__package__ = name
+        sys.modules[name] = package
+    return importlib.import_module(f"{name}.frames")
+
+
+class EventStream:
+    """Turns record batches into the kernel's arrays; remembers threads.
+
+    ``tids[i]`` is the thread id behind thread number ``i``.
+    """
+
+    def __init__(self) -> None:
+        self.tids: list[int] = []
+        self._number: dict[int, int] = {}
+        self._lut = np.full(_TID_LIMIT, -1, np.int32)
+        self._out = np.empty((L.B_COLS, 0), np.int64)
+        self.devices: dict[int, str] = {}
+        self.clock_back: list[tuple[int, int, int]] = []
+        self.losses: list[tuple[int, int, int]] = []
+        self.first_ts: int | None = None
+        self.last_ts = 0
+        self.rows = 0
+
+    def thread(self, tid: int) -> int:
+        """Number of a thread, given out when first seen."""
+        number = self._number.get(tid)
+        if number is None:
+            number = len(self.tids)
+            self.tids.append(tid)
+            self._number[tid] = number
+            if 0 <= tid < _TID_LIMIT:
+                self._lut[tid] = number
+        return number
+
+    def batch(self, record_batch: pa.RecordBatch) -> Any:
+        """One batch, its columns as in :data:`COLUMNS`, as int64 array (B_COLS, events).
+
+        The array is used again for the next batch of the same length.
+        """
+        n = record_batch.num_rows
+        if self._out.shape[1] != n:
+            self._out = np.empty((L.B_COLS, n), np.int64)
+        out = self._out
+        get = {name: record_batch.column(i) for i, name in enumerate(record_batch.schema.names)}
+        for column, name in _PLAIN:
+            _fill(out[column], get[name])
+        _merge(out[L.B_ADDR], get["gpa"])
+        _merge(out[L.B_SIZE], get["unmapped"], over=True)
+        rare = self._codes(get["event"], out)
+        if get["context"].null_count < n:
+            bits = np.full(n, L.NULL, np.int64)
+            _fill(bits, get["context"])
+            out[L.B_EV][(bits > 0) & (bits & _INTERRUPT != 0)] = L.EV_OTHER
+        self._threads(out[L.B_THREAD])
+        for i in rare.get("process.fork", ()):
+            out[L.B_ID, i] = self.thread(int(out[L.B_ID, i]))
+        if get["pid"].null_count < n:
+            pids = out[L.B_PROC]
+            for pid in np.unique(pids):
+                if pid != L.NULL:
+                    pids[pids == pid] = -1 - self.thread(int(pid))
+            pids[pids > L.NULL] = -1 - pids[pids > L.NULL]
+        self._remember(rare, get["name"], out)
+        self.rows += n
+        if n:
+            if self.first_ts is None:
+                self.first_ts = int(out[L.B_TS, 0])
+            self.last_ts = int(out[L.B_TS, -1])
+        return out
+
+    def _codes(self, events: pa.DictionaryArray, out: Any) -> dict[str, Any]:
+        """Fill in the event codes; where the events are that Python looks at."""
+        words = events.dictionary.to_pylist()
+        indices = np.asarray(events.indices)
+        lut = np.array([_CODES.get(w, L.EV_OTHER) for w in words] or [0], np.int64)
+        np.take(lut, indices, out=out[L.B_EV])
+        returns = np.array([_RETURN_OF.get(w, -1) for w in words] or [-1], np.int64)
+        if (returns >= 0).any():
+            of = returns[indices]
+            np.copyto(out[L.B_CMD], of, where=of >= 0)
+        return {w: np.flatnonzero(indices == words.index(w)) for w in _RARE if w in words}
+
+    def _threads(self, tids: Any) -> None:
+        """Replace thread ids by their numbers, in place."""
+        odd = (tids < 0) | (tids >= _TID_LIMIT)
+        strange = {int(i): int(tids[i]) for i in np.flatnonzero(odd)}
+        if strange:
+            tids[odd] = 0
+        numbers = self._lut[tids]
+        missing = numbers < 0
+        if missing.any():
+            for tid in np.unique(tids[missing]):
+                self.thread(int(tid))
+            numbers = self._lut[tids]
+        tids[:] = numbers
+        for i, tid in strange.items():
+            tids[i] = self.thread(tid)
+
+    def _remember(self, rare: dict[str, Any], name: pa.Array, out: Any) -> None:
+        for i in rare.get("iommu.attach", ()):
+            device = name[int(i)].as_py()
+            if device is not None:
+                self.devices[int(out[L.B_THREAD, i])] = device
+        for sort, into in (("trace.clock_back", self.clock_back), ("trace.lost", self.losses)):
+            for i in rare.get(sort, ()):
+                ts, until, seq = (int(out[c, i]) for c in (L.B_TS, L.B_UNTIL, L.B_SEQ))
+                into.append((ts, until, seq))
+
+
+_RARE = ("iommu.attach", "process.fork", "trace.clock_back", "trace.lost")
+_PLAIN = (
+    (L.B_TS, "ts_ns"),
+    (L.B_SEQ, "seq"),
+    (L.B_THREAD, "tid"),
+    (L.B_FD, "fd"),
+    (L.B_CMD, "cmd"),
+    (L.B_ADDR, "iova"),
+    (L.B_VADDR, "vaddr"),
+    (L.B_OFFSET, "offset"),
+    (L.B_SIZE, "size"),
+    (L.B_FLAGS, "flags"),
+    (L.B_ATTR, "attributes"),
+    (L.B_RET, "ret"),
+    (L.B_OBJ, "object"),
+    (L.B_FILE_FD, "file_fd"),
+    (L.B_ID, "id"),
+    (L.B_ARGSZ, "argsz"),
+    (L.B_UNTIL, "until_ns"),
+    (L.B_PROC, "pid"),
+)
+
+
+def _values(array: pa.Array) -> Any:
+    """An Arrow integer array's values, unsigned ones with their bits; under nulls they mean
+    nothing."""
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    values = np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
+    return values.view(np.int64) if dtype == np.uint64 else values
+
+
+def _nulls(array: pa.Array) -> Any:
+    """Where an Arrow array is null."""
+    bitmap = np.frombuffer(array.buffers()[0], np.uint8)
+    bits = np.unpackbits(bitmap, count=array.offset + len(array), bitorder="little")
+    return bits[array.offset :] == 0
+
+
+def _fill(row: Any, array: pa.Array) -> None:
+    """Write an Arrow integer array into an int64 row, nulls as NULL."""
+    if array.null_count == len(array):
+        row[:] = L.NULL
+        return
+    row[:] = _values(array)
+    if array.null_count:
+        row[_nulls(array)] = L.NULL
+
+
+def _merge(row: Any, array: pa.Array, *, over: bool = False) -> None:
+    """Write an array's values where the row is NULL; with ``over`` wherever the array has one."""
+    if array.null_count == len(array):
+        return
+    have = ~_nulls(array) if array.null_count else np.ones(len(array), bool)
+    if not over:
+        have &= row == L.NULL
+    np.copyto(row, _values(array).astype(np.int64, copy=False), where=have)

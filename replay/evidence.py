@@ -1,0 +1,206 @@
+"""The chain of events behind a violation, gathered afterwards and only for what is shown.
+
+The engine remembers the calls that broke a rule, not the map or the change of attributes that
+made the pages what they were: those are looked up in the trace, in one more pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from replay.checks.violations import Violation, Violations, size_text
+from tracekit.findings import EvidenceRow
+from tracekit.store import Trace
+
+__all__ = ("SHOWN", "explain")
+
+SHOWN = 3
+"""Occurrences of one cause that get a chain."""
+
+_MAP_COMMANDS = (0x3B71, 0x3B85, 0x3B8F)
+_ATTRIBUTES = 0x4020AED2
+_EVENT_COLUMNS = ("ts_ns", "tid", "comm", "event", "iova", "size")
+_COLUMNS = ("seq", "event", "iova", "gpa", "size", "cmd")
+_ARGUMENTS = ("vfio.type1_ioctl", "iommufd.ioctl", "ioctl.arguments", "kvm.vm_ioctl")
+
+
+@dataclass
+class _Wanted:
+    """The last event of a sort (``map``, ``attr``) that touches [lo, hi) before event
+    ``before``."""
+
+    sort: str
+    lo: int
+    hi: int
+    before: int
+    found: int = -1
+
+
+def explain(violations: Violations, trace: Trace, last_seq: int, last_ns: int) -> None:
+    """Give the first violations of each cause their chain, and all their names, in place."""
+    chosen: list[tuple[int, int]] = []
+    counts: dict[tuple[Any, ...], int] = {}
+    for kind, of_kind in violations.by_kind.items():
+        for i, v in enumerate(of_kind):
+            cause = (kind, v.severity, v.confidence, v.identity, v.errno)
+            counts[cause] = counts.get(cause, 0) + 1
+            if counts[cause] <= SHOWN and v.address is not None and v.size:
+                chosen.append((kind, i))
+    wanted: dict[tuple[int, int], dict[str, _Wanted]] = {}
+    for kind, i in chosen:
+        v = violations.by_kind[kind][i]
+        assert v.address is not None
+        assert v.size is not None
+        lo, hi, before = v.address, v.address + v.size, v.seqs[0]
+        of = wanted.setdefault((kind, i), {})
+        if kind in (101, 102, 105, 106, 109):
+            of["map"] = _Wanted("map", lo, hi, before if before >= 0 else 1 << 62)
+        if kind == 103:
+            of["attr"] = _Wanted("attr", lo, hi, before)
+    _look_up(trace, [w for of in wanted.values() for w in of.values()])
+    seqs = {s for key in chosen for s in violations.by_kind[key[0]][key[1]].seqs if s >= 0}
+    seqs |= {w.found for of in wanted.values() for w in of.values() if w.found >= 0}
+    firsts = {v.identity.vm.pid: v.seqs[0] for v in violations.all() if v.seqs[0] >= 0}
+    rows = trace.rows(sorted(seqs | set(firsts.values())), _EVENT_COLUMNS)
+    events = {row["seq"]: row for row in rows.to_pylist()}
+    violations.name({row["tid"]: row["comm"] for row in events.values()})
+    for key in chosen:
+        kind, i = key
+        v = violations.by_kind[kind][i]
+        found = {sort: w.found for sort, w in wanted[key].items()}
+        violations.by_kind[kind][i] = replace(
+            v, chain=tuple(_chain(v, found, events, last_seq, last_ns))
+        )
+
+
+def _look_up(trace: Trace, wanted: list[_Wanted]) -> None:
+    if not wanted:
+        return
+    limit = max(w.before for w in wanted)
+    for batch in trace.batches(_COLUMNS):
+        first = batch.column(0)[0].as_py() if batch.num_rows else 0
+        if first >= limit:
+            return
+        sorts = _sorts(batch, trace.manifest.events)
+        for sort in ("map", "attr"):
+            mine = [w for w in wanted if w.sort == sort and first < w.before]
+            rows = pa.array(np.flatnonzero(sorts[sort])) if mine else ()
+            if not len(rows):
+                continue
+            seq = np.asarray(batch.column(0).take(rows))
+            address = _positive(batch.column(2 if sort == "map" else 3).take(rows))
+            end = address + _positive(batch.column(4).take(rows))
+            for w in mine:
+                hit = (address < w.hi) & (end > w.lo) & (seq < w.before)
+                if hit.any():
+                    w.found = int(seq[np.flatnonzero(hit)[-1]])
+
+
+def _sorts(batch: pa.RecordBatch, recorded: Mapping[str, int]) -> dict[str, Any]:
+    """Which rows are maps and which are changes of attributes: the kernel's own events, else
+    probes'."""
+    words = batch.column(1).dictionary.to_pylist()
+    indices = np.asarray(batch.column(1).indices)
+    out = {}
+    for sort, event, commands in (
+        ("map", "iommu.map", _MAP_COMMANDS),
+        ("attr", "kvm.attributes", (_ATTRIBUTES,)),
+    ):
+        if recorded.get(event):
+            out[sort] = indices == (words.index(event) if event in words else -1)
+            continue
+        probes = np.isin(indices, [words.index(w) for w in _ARGUMENTS if w in words])
+        out[sort] = probes & np.isin(np.asarray(batch.column(5).fill_null(0)), commands)
+    return out
+
+
+def _positive(array: pa.Array) -> Any:
+    """Integers as int64; nulls and what no address can be become 0."""
+    values = np.asarray(array.fill_null(0)).astype(np.int64, copy=False)
+    return np.maximum(values, 0)
+
+
+def _chain(
+    v: Violation, found: dict[str, int], events: dict[int, Any], last_seq: int, last_ns: int
+) -> Iterable[EvidenceRow]:
+    where = f"[{v.address:#x}, +{size_text(v.size)})"
+    thread = f"tid {v.thread}"
+
+    def row(seq: int, what: str, text: str) -> Iterable[EvidenceRow]:
+        if seq >= 0 and seq in events:
+            yield EvidenceRow(ts_ns=events[seq]["ts_ns"], seq=seq, what=what, text=text)
+
+    def mapped(seq: int) -> Iterable[EvidenceRow]:
+        event = events.get(seq)
+        if event is not None:
+            text = f"map      [{event['iova']:#x}, +{size_text(event['size'])})"
+            yield EvidenceRow(ts_ns=event["ts_ns"], seq=seq, what="map", text=text)
+
+    def unmap_or_never(seq: int) -> Iterable[EvidenceRow]:
+        if v.until_ns is not None and seq >= 0:
+            text = f"unmap    {where}, {thread}"
+            yield EvidenceRow(
+                ts_ns=v.until_ns, seq=seq, what="unmap", text=text + "   <-- too late"
+            )
+        else:
+            yield EvidenceRow(
+                ts_ns=None,
+                seq=None,
+                what="unmap",
+                text=f"unmap    {where}   <-- expected, never came",
+            )
+            yield EvidenceRow(ts_ns=last_ns, seq=last_seq, what="end", text="the trace ends")
+
+    begin, effect, over, end = v.seqs
+    ended = {
+        "discard": ("discard", f"discard  the shared backing of {where}, {thread}"),
+        "run": ("run", f"run      the vCPU enters the guest, {thread}"),
+        "exit": ("exit", f"exit     {thread}"),
+        "attributes": ("shared", f"convert  {where} again"),
+        "map": ("map", f"map      {where} again"),
+        "populate": ("populate", f"populate {where} again"),
+    }
+    if v.kind in (101, 102):
+        yield from mapped(found.get("map", -1))
+        if v.kind == 101:
+            yield from row(
+                effect if effect in events else begin, "private", f"private  {where}, {thread}"
+            )
+        else:
+            yield from row(begin, "discard", f"discard  what backs {where}, {thread}")
+        if v.rule in ended:
+            what, text = ended[v.rule]
+            yield from row(over, what, text)
+        yield from unmap_or_never(end)
+    elif v.kind == 103:
+        yield from row(found.get("attr", -1), "private", f"private  a range that holds {where}")
+        yield from row(begin, "map", f"map      {where}, {thread}   <-- too early")
+        if v.until_ns is not None and end in events:
+            what = "unmap" if events[end]["event"].startswith("iommu") else "shared"
+            yield EvidenceRow(ts_ns=v.until_ns, seq=end, what=what, text=f"{what:<8} {where}")
+        elif v.until_ns is None:
+            yield EvidenceRow(ts_ns=last_ns, seq=last_seq, what="end", text="the trace ends")
+    elif v.kind in (105, 106):
+        yield from mapped(found.get("map", -1))
+        call = "unmap" if v.kind == 105 else "map"
+        yield from row(begin, call, f"{call:<8} {where}, {thread}")
+        result = f"returned -{v.errno}" if v.errno else "returned 0"
+        yield from row(effect, "call", f"{call:<8} {result}")
+    elif v.kind == 109:
+        yield from mapped(found.get("map", -1))
+        yield EvidenceRow(
+            ts_ns=v.from_ns,
+            seq=begin if begin >= 0 else None,
+            what="exit",
+            text="the container ends",
+        )
+        yield from unmap_or_never(-1)
+    elif v.kind == 202:
+        yield from row(begin, "call", f"convert  {where}, {thread}")
+        result = f"returned -{v.errno}" if v.errno else "returned 0"
+        yield from row(effect, "call", f"convert  {result}")
