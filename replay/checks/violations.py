@@ -37,6 +37,8 @@ _REASONS = {
     L.Y_BACKING: "unknown_backing",
     L.Y_NO_UNMAP: "no_event:iommu.unmap",
 }
+_CALLS = (105, 106, 202)
+"""Kinds that are about a call, not about pages that are in a state."""
 _ROW = {101: L.J_101, 102: L.J_102, 103: L.J_103, 105: L.J_105, 106: L.J_106}
 _ROW |= {109: L.J_109, 202: L.J_202}
 
@@ -117,6 +119,7 @@ class Violations:
         """Read the kernel's records.  Names come later (:meth:`name`)."""
         identities = _Identities(judgement)
         found: dict[int, list[Violation]] = {}
+        calls: list[Violation] = []
         undecided: dict[int, dict[int, int]] = {}
         told: dict[int, set[int]] = {}
         for row in judgement.records:
@@ -125,7 +128,11 @@ class Violations:
                 undecided.setdefault(kind, {})[group] = int(row[L.W_RULE])
                 continue
             told.setdefault(kind, set()).add(group)
-            found.setdefault(kind, []).append(_violation(row, identities, judgement))
+            violation = _violation(row, identities, judgement)
+            if kind == 202 or (kind in _CALLS and violation.errno):
+                calls.append(violation)
+            else:
+                found.setdefault(kind, []).append(violation)
         counters = {}
         for kind, index in _ROW.items():
             counts = judgement.judged[index]
@@ -138,8 +145,11 @@ class Violations:
             counters[kind] = Judged(
                 decided=max(decided, 0), undecided=sum(reasons.values()), reasons=reasons
             )
+        joined = {kind: _joined(rows) for kind, rows in found.items()}
+        for v in _joined_calls(calls):
+            joined.setdefault(v.kind, []).append(v)
         return cls(
-            by_kind={kind: _joined(rows) for kind, rows in found.items()},
+            by_kind={kind: sorted(rows, key=_by_time) for kind, rows in joined.items()},
             counters=counters,
             losses=judgement.stream.losses,
             clock_back=judgement.stream.clock_back,
@@ -268,7 +278,33 @@ def _joined(rows: list[Violation]) -> list[Violation]:
             )
         else:
             out.append(v)
-    return sorted(out, key=lambda v: (v.from_ns, v.seqs[0], v.address or 0))
+    return out
+
+
+def _joined_calls(rows: list[Violation]) -> list[Violation]:
+    """Calls refused one after the other in one run, each beginning where the last one ended."""
+    out: list[Violation] = []
+    for v in rows:
+        last = out[-1] if out else None
+        if (
+            last is not None
+            and v.kind != 202
+            and (v.kind, v.group, v.severity, v.confidence, v.errno)
+            == (last.kind, last.group, last.severity, last.confidence, last.errno)
+            and last.address is not None
+            and last.size is not None
+            and v.size is not None
+            and last.address + last.size == v.address
+        ):
+            seqs = (last.seqs[0], v.seqs[1], -1, -1)
+            out[-1] = replace(last, size=last.size + v.size, until_ns=v.until_ns, seqs=seqs)
+        else:
+            out.append(v)
+    return out
+
+
+def _by_time(v: Violation) -> tuple[int, int, int]:
+    return (v.from_ns, v.seqs[0], v.address or 0)
 
 
 def grouped(

@@ -128,7 +128,7 @@ class Engine:
                 am=_more(k.am, int(k.g[L.G_AM]), k.am.shape[0] * 2),
             )
         elif what == L.GROW_WATCHES:
-            need = int(k.g[L.G_REMAINING] + k.g[L.G_ACTIVE]) + 128
+            need = int(k.g[L.G_REMAINING] + k.g[L.G_ACTIVE] + k.g[L.G_ROWS]) + 128
             used = int(max(k.g[L.G_WTOP], k.g[L.G_ACTIVE], k.g[L.G_OUT]))
             self._k = k._replace(W=_more(k.W, used, max(k.W.shape[0] * 2, used + need)))
         elif what == L.GROW_TABLES:
@@ -161,14 +161,13 @@ def _threads(rows: int, first: int = 0) -> Any:
     numbers = np.arange(first, first + rows)
     made[:, L.T_PROC] = numbers
     made[:, L.P_PARENT] = numbers
-    made[:, L.T_LAST_W103] = -1
     made[:, L.T_TID] = L.NULL
     for column in (
         L.P_LAST_RETURN,
         L.P_LAST_GAP,
         L.P_EXIT,
         L.P_LAST_MAP_RETURN,
-        L.P_LAST_ATTR_RETURN,
+        L.T_ATTR_RET,
     ):
         made[:, column] = L.NULL
     return made

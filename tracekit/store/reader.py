@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import html
 import itertools
-import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tracekit.errors import TraceFormatError, UnknownNameError, UsageError
 from tracekit.events import COLUMNS, COMMON, EVENT_TYPES, event_columns
-from tracekit.store.footer import footer_is_intact
-from tracekit.store.manifest import KEY, Manifest
-from tracekit.store.schema import arrow_schema, arrow_type
+from tracekit.store.manifest import Manifest
+from tracekit.store.schema import arrow_schema
+from tracekit.store.segment import (
+    Segment,
+    check_follows,
+    open_segment,
+    parquet,
+    reading,
+    segment_paths,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,14 +31,6 @@ if TYPE_CHECKING:
 __all__ = ("Trace", "open_trace")
 
 _SCHEMA = arrow_schema()
-_MAX_SEGMENTS = 100_000
-
-
-@dataclass(frozen=True)
-class _Segment:
-    path: Path
-    manifest: Manifest
-    columns: frozenset[str]
 
 
 def open_trace(path: str | Path) -> Trace:
@@ -44,16 +39,16 @@ def open_trace(path: str | Path) -> Trace:
     :raises TraceFormatError: not a trace, damaged, of another schema, or not to be read
     """
     path = Path(path)
-    segments = [_open_segment(p) for p in _segment_paths(path)]
+    segments = [open_segment(p) for p in segment_paths(path)]
     for before, after in itertools.pairwise(segments):
-        _check_follows(before, after)
+        check_follows(before, after)
     return Trace(path, segments)
 
 
 class Trace:
     """One recording: a manifest, and a table of events ordered by ``seq`` (and so by time)."""
 
-    def __init__(self, path: Path, segments: Sequence[_Segment]) -> None:
+    def __init__(self, path: Path, segments: Sequence[Segment]) -> None:
         assert segments
         self.path = path
         self.manifest: Manifest = reduce(Manifest.merged, (s.manifest for s in segments))
@@ -89,12 +84,15 @@ class Trace:
         _check_columns(wanted)
         last_ns = -(1 << 63)
         for segment in self._segments:
-            with _reading(segment.path), _parquet(segment.path) as file:
+            with reading(segment.path), parquet(segment.path) as file:
                 there = [c for c in wanted if c in segment.columns]
+                left = segment.manifest.rows
                 for batch in file.iter_batches(rows, columns=there, use_threads=False):
+                    left -= batch.num_rows
                     batch = _completed(batch, wanted)
                     last_ns = _check_batch(batch, last_ns, segment.path)
                     yield batch
+                _check_complete(left, segment.path)
 
     def rows(self, seqs: Iterable[int], columns: Sequence[str] | None = None) -> pa.Table:
         """Single events by number, in ``seq`` order; a number that is not there is left out.
@@ -110,8 +108,8 @@ class Trace:
             first = segment.manifest.first_seq
             here = wanted[(wanted >= first) & (wanted < first + segment.manifest.rows)]
             if len(here):
-                with _reading(segment.path):
-                    found.append(_single_rows(segment.path, here, segment.columns, schema))
+                with reading(segment.path):
+                    found.append(_single_rows(segment, here, schema))
         return pa.concat_tables(found) if found else schema.empty_table()
 
     def __len__(self) -> int:
@@ -155,87 +153,6 @@ class Trace:
         return frames[0] if len(frames) == 1 else pl.concat(frames)
 
 
-def _segment_paths(path: Path) -> list[Path]:
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISDIR(mode):
-            return [path]
-        found = sorted(p for p in path.iterdir() if p.suffix == ".parquet" and p.name[0] != ".")
-    except OSError as why:
-        raise TraceFormatError(f"cannot read {path}: {why.strerror}") from None
-    except ValueError:
-        raise TraceFormatError(f"cannot read {str(path)!r}: not a file name") from None
-    if not found:
-        raise TraceFormatError(f"{path} is a directory without trace segments (*.parquet)")
-    if len(found) > _MAX_SEGMENTS:
-        raise TraceFormatError(f"{path} has more than {_MAX_SEGMENTS:,} segments")
-    return found
-
-
-def _open_segment(path: Path) -> _Segment:
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise TraceFormatError(f"{path} is not a regular file")
-        with path.open("rb") as opened:
-            magic = opened.read(4)
-    except OSError as why:
-        raise TraceFormatError(f"cannot read {path}: {why.strerror}") from None
-    if not magic:
-        raise TraceFormatError(f"{path} is empty")
-    if magic != b"PAR1":
-        raise TraceFormatError(
-            f"{path} is not a trace: not a Parquet file",
-            help="a recording made by another tool becomes one by `tracekit import`",
-        )
-    with _reading(path):
-        intact = footer_is_intact(path)
-    if not intact:
-        raise TraceFormatError(
-            f"{path} is damaged, cut, or no trace: it lacks the footer that tracekit writes"
-        )
-    with _reading(path), _parquet(path) as file:
-        metadata = file.metadata.metadata or {}
-        if KEY not in metadata:
-            raise TraceFormatError(f"{path} is not a trace: a Parquet file without our manifest")
-        manifest = Manifest.from_json(metadata[KEY], path)
-        schema = file.schema_arrow
-        _check_types(schema, path)
-        if file.metadata.num_rows != manifest.rows:
-            raise TraceFormatError(
-                f"{path} holds {file.metadata.num_rows:,} rows and its manifest says "
-                f"{manifest.rows:,}"
-            )
-        return _Segment(path, manifest, frozenset(schema.names) & set(_SCHEMA.names))
-
-
-def _check_types(schema: pa.Schema, path: Path) -> None:
-    """The common columns are there, no name is there twice, and what is there has our type."""
-    absent = [c.name for c in COMMON if c.name not in schema.names]
-    if absent:
-        raise TraceFormatError(f"{path} lacks the columns {', '.join(absent)}")
-    for c in COLUMNS:
-        found = schema.get_all_field_indices(c.name)
-        if len(found) > 1:
-            raise TraceFormatError(f"{path} has the column {c.name} {len(found)} times")
-        if found and schema.types[found[0]] != arrow_type(c.type):
-            raise TraceFormatError(
-                f"{path}: column {c.name} is {schema.types[found[0]]}, not {arrow_type(c.type)}"
-            )
-
-
-def _check_follows(before: _Segment, after: _Segment) -> None:
-    one, two = before.manifest, after.manifest
-    if (one.host, one.clock) != (two.host, two.clock):
-        raise TraceFormatError(f"{after.path} is of another host or clock than {before.path}")
-    if one.span_ns and two.span_ns and two.span_ns[0] < one.span_ns[1]:
-        raise TraceFormatError(
-            f"{after.path} begins before {before.path} ends: not one trace's segments"
-        )
-    if two.first_seq < one.first_seq + one.rows:
-        raise TraceFormatError(f"{after.path} uses event numbers of {before.path} again")
-
-
 def _check_columns(wanted: Sequence[str]) -> None:
     for name in wanted:
         if name not in _SCHEMA.names:
@@ -277,44 +194,36 @@ def _check_batch(batch: pa.RecordBatch, last_ns: int, path: Path) -> int:
     return int(times[-1])
 
 
-def _single_rows(
-    path: Path, wanted: np.ndarray, columns: frozenset[str], schema: pa.Schema
-) -> pa.Table:
+def _check_complete(left: int, path: Path) -> None:
+    """A damaged page header, which has no checksum, reads as an empty page and is no error."""
+    if left:
+        raise TraceFormatError(f"{path} is damaged: {left:,} rows could not be read")
+
+
+def _single_rows(segment: Segment, wanted: np.ndarray, schema: pa.Schema) -> pa.Table:
     """Those rows of one segment; row groups that hold none of them are not decoded."""
-    # Not by ParquetFile.metadata: its column accessors abort the process on a damaged footer.
-    import pyarrow.dataset as ds
-
-    reading = ds.ParquetFileFormat(
-        default_fragment_scan_options=ds.ParquetFragmentScanOptions(
-            page_checksum_verification=True
-        ),
-    )
-    seq = ds.field("seq")
-    near = (seq >= int(wanted[0])) & (seq <= int(wanted[-1]))
-    found = ds.dataset(path, format=reading).to_table(
-        columns=[n for n in schema.names if n in columns],
-        filter=near & seq.isin(pa.array(wanted)),
-        use_threads=False,
-        batch_readahead=1,
-        fragment_readahead=1,
-    )
-    arrays = [
-        found[f.name] if f.name in columns else pa.nulls(found.num_rows, f.type) for f in schema
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-@contextmanager
-def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        yield file
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Whatever the Parquet library says about a damaged file, in one sentence."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, OverflowError) as why:
-        said = str(why).splitlines()[0] if str(why) else type(why).__name__
-        raise TraceFormatError(f"{path} is damaged or cut: {said[:200]}") from None
+    there = [name for name in schema.names if name in segment.columns]
+    found: list[pa.RecordBatch] = []
+    left = segment.manifest.rows
+    with parquet(segment.path) as file:
+        # Not by the row groups' statistics: their accessors abort the process on a damaged footer.
+        for group in range(file.num_row_groups):
+            numbers = [
+                batch.column(0).to_numpy()
+                for batch in file.iter_batches(
+                    row_groups=[group], columns=["seq"], use_threads=False
+                )
+            ]
+            size = sum(map(len, numbers))
+            left -= size
+            if not any(np.isin(n, wanted).any() for n in numbers):
+                continue
+            for batch in file.iter_batches(1 << 14, [group], columns=there, use_threads=False):
+                size -= batch.num_rows
+                at = np.flatnonzero(np.isin(batch.column("seq").to_numpy(), wanted))
+                if len(at):
+                    found.append(_completed(batch.take(pa.array(at)), schema.names))
+            _check_complete(size, segment.path)
+    _check_complete(left, segment.path)
+    batches = [pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in found]
+    return pa.Table.from_batches(batches, schema=schema)

@@ -52,10 +52,29 @@ def counts_for_grace(op: int) -> bool:
 
 @jit
 def notice_gap(k: Any, proc: int, ts: int) -> None:
-    """Rule 4: nothing of the process was under way for longer than the grace."""
+    """Rule 4: nothing of the process was under way for longer than the grace.
+
+    A call whose callee has returned is over, though its thread may not have been seen since.
+    """
     p = k.T[proc]
-    if p[P_OPEN] == 0 and p[P_LAST_RETURN] != NULL and ts - p[P_LAST_RETURN] > k.g[C_GRACE]:
+    last = p[P_LAST_RETURN]
+    if p[P_OPEN] > 0:
+        for other in range(k.T.shape[0]):
+            t = k.T[other]
+            if t[T_STATE] == STATE_FRAME and t[T_COUNTED] and process_of(k, other) == proc:
+                if t[T_RET] == NULL:
+                    return
+                last = t[T_RET_TS] if last == NULL else max(last, t[T_RET_TS])
+    if last != NULL and ts - last > k.g[C_GRACE]:
         p[P_LAST_GAP] = ts
+
+
+@jit
+def start_run(k: Any, thread: int, op: int) -> None:
+    """A run of one sort of call begins: what its calls do to adjacent pages is one occurrence."""
+    k.g[G_GROUP] += 1
+    k.T[thread, T_RUN] = k.g[G_GROUP]
+    k.T[thread, T_RUN_OP] = op
 
 
 @jit
@@ -93,6 +112,11 @@ def open_frame(k: Any, b: Any, i: int, thread: int, op: int) -> None:
     t[T_COUNTED] = 0
     t[T_ENTERED] = 0
     t[T_EPROBED] = 0
+    t[T_NESTED] = 0
+    t[T_GMEM] = 0
+    run_op = OP_MAP if op == OP_MAP_FILE else op
+    if OP_ATTR <= run_op <= OP_DESTROY and run_op != t[T_RUN_OP]:
+        start_run(k, thread, run_op)
     if counts_for_grace(op):
         notice_gap(k, proc, b[B_TS, i])
         k.T[proc, P_OPEN] += 1
@@ -137,10 +161,10 @@ def closing(k: Any, b: Any, i: int, thread: int, ev: int) -> tuple[bool, int, in
         return t[T_CALL] == EV_IOCTL, b[B_RET, i], b[B_TS, i]
     if ev == EV_RET:  # the stream puts the code of the call's entry into ``cmd``
         return t[T_CALL] == b[B_CMD, i], b[B_RET, i], b[B_TS, i]
-    if ev == EV_CALLEE_RET:
-        op = t[T_OP]
-        done = op == OP_ATTR or op == OP_MAP or op == OP_UNMAP or op == OP_MAP_FILE
-        return done and t[T_CALL] == EV_IOCTL, b[B_RET, i], b[B_TS, i]
+    if ev == EV_ARGS_TYPE1 or ev == EV_ARGS_KVM or ev == EV_ARGS_IOMMUFD:
+        # without system calls in the recording a callee's next call is the next one
+        again = not k.g[C_HAS_IOCTL] and t[T_CALL] == EV_IOCTL and t[T_RET] != NULL
+        return again, t[T_RET], t[T_RET_TS]
     if ev == EV_IOCTL and continues(k, b, i, thread, T_ENTERED):
         return False, 0, 0
     if ev == EV_ARGS_EPROBE and continues(k, b, i, thread, T_EPROBED):
@@ -279,6 +303,8 @@ def take_arguments(k: Any, b: Any, i: int, thread: int, rank: int) -> None:
     if b[B_ADDR, i] != NULL or op == OP_ATTR:
         t[T_ADDR] = b[B_ADDR, i]
         t[T_SIZE] = b[B_SIZE, i]
+        if op != OP_ATTR and sane(t[T_ADDR], t[T_SIZE]):  # a row for each run of its pages
+            k.g[G_ROWS] = max(k.g[G_ROWS], min(t[T_SIZE] >> 12, ROWS_A_CALL))
     if b[B_VADDR, i] != NULL:
         t[T_VADDR] = b[B_VADDR, i]
     if b[B_OFFSET, i] != NULL:
@@ -309,3 +335,18 @@ def frame_for(k: Any, b: Any, i: int, thread: int) -> bool:
     open_frame(k, b, i, thread, op_of_ioctl(b[B_CMD, i]))
     t[T_CALL] = EV_IOCTL
     return True
+
+
+@jit
+def end_returned(k: Any, seq: int) -> None:
+    """End the calls whose callee has returned, in that order: their exits will not be seen."""
+    while True:
+        first = -1
+        for thread in range(k.T.shape[0]):
+            t = k.T[thread]
+            if t[T_STATE] == STATE_FRAME and t[T_RET] != NULL:
+                if first < 0 or t[T_RET_TS] < k.T[first, T_RET_TS]:
+                    first = thread
+        if first < 0:
+            return
+        return_frame(k, first, k.T[first, T_RET], k.T[first, T_RET_TS], seq)

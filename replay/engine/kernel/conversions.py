@@ -48,7 +48,6 @@ def attribute_change(k: Any, thread: int, vm: int, ret: int, ts: int, seq: int) 
     """KVM_SET_MEMORY_ATTRIBUTES returned.  Rule 3, TK101's candidates, TK103's end, TK202."""
     t = k.T[thread]
     proc = process_of(k, thread)
-    t[T_LAST_W103] = -1
     addr, size, attr = t[T_ADDR], t[T_SIZE], t[T_ATTR]
     known = t[T_RANK] == 3
     if not known and t[T_TP_ADDR] != NULL:
@@ -124,5 +123,7 @@ def attribute_change(k: Any, thread: int, vm: int, ret: int, ts: int, seq: int) 
         else:
             tally(k, J_101, Y_LATE)
     set_attr(k, vm, p0, p1, A_K | A_P if private else A_K)
-    k.T[proc, P_LAST_ATTR_RETURN] = ts
-    k.T[proc, P_LAST_ATTR_THREAD] = thread
+    t[T_ATTR_LO] = p0
+    t[T_ATTR_HI] = p1
+    t[T_ATTR_BEGAN] = t[T_ENTER]
+    t[T_ATTR_RET] = ts

@@ -109,20 +109,21 @@ def discard_entered(k: Any, thread: int, ts: int, seq: int) -> None:
 
 
 @jit
-def backing_populated(k: Any, thread: int, ts: int, seq: int) -> None:
-    """TK102: the discarded range is populated again."""
-    if k.g[G_ACTIVE]:
-        each_backing(k, thread, 2, ts, seq)
+def begin_backing(k: Any, thread: int, op: int, ts: int, seq: int) -> None:
+    """A discard or a populate of shared backing was entered."""
+    if op == OP_DISCARD:
+        discard_entered(k, thread, ts, seq)
+    elif op == OP_POPULATE and k.g[G_ACTIVE]:
+        each_backing(k, thread, 2, ts, seq)  # TK102: the discarded range is populated again
 
 
 @jit
 def discard_done(k: Any, thread: int, ret: int, ts: int, seq: int) -> None:
     """A discard returned: live mappings of what it threw away are TK102's candidates."""
-    if ret < 0:
-        return
     t = k.T[thread]
+    if ret < 0 or t[T_GMEM]:
+        return
     proc = process_of(k, thread)
-    t[T_LAST_W103] = -1
     containers = False
     for s in range(k.g[G_SPACES]):
         if k.S[s, S_KIND] == SPACE_CONTAINER and k.S[s, S_PROC] == proc:

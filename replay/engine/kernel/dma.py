@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._jit import jit
-from .conversions import in_flight, valid
+from .conversions import valid
 from .identity import process_of
 from .layout import *
 from .planes import (
@@ -16,6 +16,7 @@ from .planes import (
     next_premature,
     next_with,
     next_without,
+    sane,
     tally,
     transform_all,
 )
@@ -65,22 +66,6 @@ def premature_run(
     """A run of prematurely mapped pages; one that goes on where the thread's last call ended is
     the same."""
     t = k.T[thread]
-    last = t[T_LAST_W103]
-    if last >= 0:
-        w = k.W[last]
-        if (
-            w[W_KIND] == 103
-            and w[W_STATE] == W_FLAGGED
-            and w[W_THREAD] == thread
-            and w[W_SPACE] == space
-            and w[W_P1] == p
-            and w[W_HI] == p
-            and w[W_CONF] == conf
-        ):
-            w[W_P1] = q
-            w[W_HI] = q
-            w[W_SEQ1] = seq
-            return
     row = new_row(k)
     w = k.W[row]
     w[W_KIND] = 103
@@ -102,15 +87,46 @@ def premature_run(
     w[W_SEQ3] = -1
     w[W_VM] = vm
     w[W_RULE] = R_MAP
-    k.g[G_GROUP] += 1
-    w[W_GROUP] = k.g[G_GROUP]
-    t[T_LAST_W103] = row
+    w[W_GROUP] = t[T_RUN]
+
+
+@jit
+def converted_meanwhile(k: Any, proc: int, thread: int, p: int, q: int) -> tuple[bool, int]:
+    """Did another thread change attributes of page ``p`` while the thread's map was under way?
+
+    And up to which page the answer is the same.
+    """
+    mine = k.T[thread]
+    begins = mine[T_FIRST_MAP] if mine[T_FIRST_MAP] != NULL else mine[T_ENTER]
+    doubtful = False
+    for other in range(k.T.shape[0]):
+        t = k.T[other]
+        if other == thread or process_of(k, other) != proc:
+            continue
+        lo, hi = 0, 0
+        if t[T_STATE] == STATE_FRAME and t[T_OP] == OP_ATTR:
+            addr, size = t[T_ADDR], t[T_SIZE]
+            if t[T_RANK] != 3 and t[T_TP_ADDR] != NULL:
+                addr, size = t[T_TP_ADDR], t[T_TP_SIZE]
+            elif t[T_RANK] != 3:
+                addr, size = NULL, NULL
+            if sane(addr, size):
+                lo, hi = addr >> 12, (addr + size) >> 12
+            else:
+                return True, q  # its range is not known yet: it may be this one
+        elif t[T_ATTR_RET] != NULL and t[T_ATTR_RET] >= begins:
+            lo, hi = t[T_ATTR_LO], t[T_ATTR_HI]
+        if lo <= p < hi:
+            doubtful = True
+            q = min(q, hi)
+        elif p < lo:
+            q = min(q, lo)
+    return doubtful, q
 
 
 @jit
 def premature(k: Any, thread: int, proc: int, space: int, p0: int, p1: int, seq: int) -> None:
     """TK103: of the pages just mapped, those that are private."""
-    t = k.T[thread]
     live = live_mask(k)
     vms, told = 0, True
     for vm in range(k.g[G_SPACES]):
@@ -122,17 +138,15 @@ def premature(k: Any, thread: int, proc: int, space: int, p0: int, p1: int, seq:
             told = False
         if not some & A_P:
             continue
-        conf, sev = CERTAIN, ERROR
-        last = k.T[proc, P_LAST_ATTR_RETURN]
-        if last != NULL and last >= t[T_ENTER] and k.T[proc, P_LAST_ATTR_THREAD] != thread:
-            conf, sev = POSSIBLE, WARNING
-        elif in_flight(k, proc, thread, OP_ATTR, p0, p1):
-            conf, sev = POSSIBLE, WARNING
         p = next_premature(k, vm, space, p0, p1, live, M_W103, True)
-        while p < p1 and k.g[G_OUT] + 8 < k.W.shape[0] and k.g[G_WTOP] + 8 < k.W.shape[0]:
+        while p < p1 and k.g[G_WTOP] + 8 < k.W.shape[0]:
             q = next_premature(k, vm, space, p, p1, live, M_W103, False)
+            doubtful, q = converted_meanwhile(k, proc, thread, p, q)
             apply_map(k, space, p, q, X_SET, M_W103)
-            premature_run(k, thread, proc, space, vm, p, q, conf, sev, seq)
+            if doubtful:
+                premature_run(k, thread, proc, space, vm, p, q, POSSIBLE, WARNING, seq)
+            else:
+                premature_run(k, thread, proc, space, vm, p, q, CERTAIN, ERROR, seq)
             p = next_premature(k, vm, space, q, p1, live, M_W103, True)
     if vms == 0:
         tally(k, J_103, Y_NO_ATTR)
@@ -184,18 +198,18 @@ def map_done(k: Any, thread: int, space: int, ret: int, ts: int, seq: int) -> No
                 delta = backing(k, proc, 1, t[T_FILE_FD], t[T_OFFSET] - t[T_ADDR])
         elif t[T_VADDR] >= 0:
             delta = backing(k, proc, 0, -1, t[T_VADDR] - t[T_ADDR])
-        some, every = apply_map(k, space, p0, p1, X_ENTER, delta)
-        apply_map(k, space, p0, p0 + 1, X_SET, M_FIRST)
-        if some & M_E:
-            tally(k, J_106, Y_DECIDED)
+        p = next_with(k, space, p0, p1, M_E, M_E)
+        twice = p < p1
+        while p < p1 and k.g[G_OUT] + 8 < k.W.shape[0]:
+            q = next_without(k, space, p, p1, M_E, M_E)
             record(
-                k, 106, ERROR, CERTAIN, proc, space, thread, t[T_ADDR], t[T_SIZE],
+                k, 106, ERROR, CERTAIN, proc, space, thread, p << 12, (q - p) << 12,
                 t[T_ENTER], NULL, t[T_ENTER_SEQ], seq, 0,
             )  # fmt: skip
-        elif every & M_KE:
-            tally(k, J_106, Y_DECIDED)
-        else:
-            tally(k, J_106, Y_LATE)
+            p = next_with(k, space, q, p1, M_E, M_E)
+        some, every = apply_map(k, space, p0, p1, X_ENTER, delta)
+        apply_map(k, space, p0, p0 + 1, X_SET, M_FIRST)
+        tally(k, J_106, Y_DECIDED if twice or every & M_KE else Y_LATE)
         if some & M_W102:
             end_candidates(
                 k, 102, proc, space, -1, p0, p1, t[T_ENTER_SEQ],
@@ -209,7 +223,6 @@ def unmap_done(k: Any, thread: int, space: int, ret: int, ts: int, seq: int) -> 
     """A DMA unmap returned.  Ends watches; TK105."""
     t = k.T[thread]
     proc = process_of(k, thread)
-    t[T_LAST_W103] = -1
     known = arguments_hold(k, thread)
     addr, size = t[T_ADDR], t[T_SIZE]
     iommufd = t[T_CMD] == 0x3B86

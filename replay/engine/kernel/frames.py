@@ -9,15 +9,17 @@ from .calls import (
     closing,
     container_of_frame,
     continues,
+    end_returned,
     frame_for,
     notice_gap,
     op_of_ioctl,
     open_frame,
     return_frame,
+    start_run,
     take_arguments,
 )
 from .conversions import forget_attributes
-from .discards import backing_populated, discard_entered
+from .discards import begin_backing, discard_entered
 from .dma import domain_freed, forget_range
 from .identity import add_gmem, is_gmem, process_of, same_object, space_of
 from .layout import *
@@ -119,9 +121,9 @@ def room(k: Any, need: int) -> int:
         return GROW_CHUNKS
     if g[G_MM] + g[G_AM] + 6 > k.mm.shape[0] or g[G_AM] + 4 > k.am.shape[0]:
         return GROW_DENSE
-    if g[G_WTOP] + g[G_REMAINING] + 64 > k.W.shape[0]:
+    if g[G_WTOP] + g[G_REMAINING] + g[G_ROWS] + 64 > k.W.shape[0]:
         return GROW_WATCHES
-    if g[G_OUT] + g[G_REMAINING] + g[G_ACTIVE] + 64 > k.W.shape[0]:
+    if g[G_OUT] + g[G_REMAINING] + g[G_ACTIVE] + g[G_ROWS] + 64 > k.W.shape[0]:
         return GROW_WATCHES
     if g[G_SPACES] + 4 > k.S.shape[0] or g[G_R] + 4 > k.S.shape[0] or g[G_D] + 4 > k.S.shape[0]:
         return GROW_TABLES
@@ -149,8 +151,11 @@ def one(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
             run_or_exit(k, thread, ts, seq, R_RUN)
     elif ev == EV_CALLEE_RET:
         if t[T_STATE] == STATE_FRAME and t[T_CALL] == EV_IOCTL:
-            t[T_RET] = b[B_RET, i]
-            t[T_RET_TS] = ts
+            if t[T_NESTED]:
+                t[T_NESTED] -= 1
+            else:
+                t[T_RET] = b[B_RET, i]
+                t[T_RET_TS] = ts
     elif ev == EV_IOPT_RET:
         if t[T_STATE] == STATE_FRAME and t[T_CALL] == EV_IOCTL and t[T_RET] == NULL:
             t[T_RET] = b[B_RET, i]
@@ -172,6 +177,8 @@ def one(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
                 take_arguments(k, b, i, thread, 3)
             elif b[B_ID, i] != NULL:
                 t[T_ID] = b[B_ID, i]
+        elif t[T_STATE] == STATE_FRAME and t[T_CALL] == EV_IOCTL:
+            t[T_NESTED] += 1  # VFIO_SET_IOMMU asks the driver about its extensions first
     elif ev == EV_ARGS_IOPT or ev == EV_ARGS_IOPT_FILE:
         if t[T_STATE] == STATE_FRAME and t[T_CALL] == EV_IOCTL:
             op = t[T_OP]
@@ -211,6 +218,7 @@ def one(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
     elif ev == EV_GMEM_FALLOCATE:
         if t[T_STATE] == STATE_FRAME and t[T_CALL] == EV_FALLOCATE:
             add_gmem(k, proc, t[T_FD])
+            t[T_GMEM] = 1
     elif ev == EV_UNMAP_HVA:
         if (
             t[T_STATE] == STATE_FRAME
@@ -228,30 +236,27 @@ def one(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
                 discard_entered(k, thread, ts, t[T_ENTER_SEQ])
     elif ev == EV_FALLOCATE:
         op = OP_DISCARD if b[B_FLAGS, i] & 2 else OP_POPULATE
-        if is_gmem(k, proc, b[B_FD, i]):
-            op = OP_NONE
         open_frame(k, b, i, thread, op)
+        t[T_GMEM] = is_gmem(k, proc, b[B_FD, i])  # the private side: nothing of a device's
         t[T_FLAGS] = b[B_FLAGS, i]
         t[T_OFFSET] = b[B_OFFSET, i]
         t[T_SIZE] = b[B_SIZE, i]
-        if op == OP_DISCARD:
-            discard_entered(k, thread, ts, seq)
-        elif op == OP_POPULATE:
-            backing_populated(k, thread, ts, seq)
+        if not t[T_GMEM]:
+            begin_backing(k, thread, op, ts, seq)
     elif ev == EV_MADVISE:
         behaviour = b[B_FLAGS, i]
         op = OP_NONE
-        if behaviour == 9 or (behaviour == 4 and not in_shared_file(k, proc, b[B_VADDR, i])):
+        if behaviour == 9 or behaviour == 4:
             op = OP_DISCARD
         elif behaviour == 22 or behaviour == 23:
             op = OP_POPULATE
         open_frame(k, b, i, thread, op)
         t[T_VADDR] = b[B_VADDR, i]
         t[T_SIZE] = b[B_SIZE, i]
-        if op == OP_DISCARD:
-            discard_entered(k, thread, ts, seq)
-        elif op == OP_POPULATE:
-            backing_populated(k, thread, ts, seq)
+        # DONTNEED leaves a shared file's pages where they are
+        t[T_GMEM] = behaviour == 4 and in_shared_file(k, proc, b[B_VADDR, i])
+        if not t[T_GMEM]:
+            begin_backing(k, thread, op, ts, seq)
     elif ev == EV_MMAP:
         open_frame(k, b, i, thread, OP_MMAP)
         t[T_VADDR] = b[B_VADDR, i]
@@ -269,6 +274,8 @@ def one(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
         open_frame(k, b, i, thread, OP_CLOSE)
     elif ev == EV_RUN:
         t[T_STATE] = STATE_NONE
+        if t[T_RUN_OP] != OP_RUN:
+            start_run(k, thread, OP_RUN)
         if t[T_OPEN_WATCHES]:
             notice_gap(k, proc, ts)
             run_or_exit(k, thread, ts, seq, R_RUN)
@@ -314,6 +321,7 @@ def run(k: Any, b: Any, start: int, end: int) -> tuple[int, int]:
             return i, grow
         g[G_LAST_TS] = b[B_TS, i]
         if ev == EV_LOST:
+            end_returned(k, b[B_SEQ, i])
             lost(k, b[B_UNTIL, i])
             continue
         thread = b[B_THREAD, i]
@@ -333,6 +341,7 @@ def run(k: Any, b: Any, start: int, end: int) -> tuple[int, int]:
 @entry
 def finish(k: Any, ts: int) -> None:
     """The trace ends at ``ts``."""
+    end_returned(k, -1)
     for p in range(k.T.shape[0]):
         if k.T[p, P_PARENT] == p:
             notice_gap(k, p, ts)

@@ -14,6 +14,8 @@ NULL = -(1 << 63)
 CHUNK_BITS = 18
 CHUNK = 1 << CHUNK_BITS
 """Pages in a chunk: 1 GiB."""
+ROWS_A_CALL = 1 << 16
+"""Most runs of pages that one call can be reported with."""
 MAX_CHUNKS = 1 << 16
 """A range of more chunks (64 TiB) is no range that a machine has: what it covers becomes
 unknown."""
@@ -145,14 +147,21 @@ A_R = 4  # scratch: became private by the conversion in hand
     T_TP_SIZE,
     T_TP_ATTR,
     T_OPEN_WATCHES,
-    T_LAST_W103,
+    T_RUN,
+    T_RUN_OP,
+    T_GMEM,
     T_SPACE,
     T_EXITED,
     T_TID,
     T_ENTERED,
     T_EPROBED,
+    T_NESTED,
+    T_ATTR_LO,
+    T_ATTR_HI,
+    T_ATTR_BEGAN,
+    T_ATTR_RET,
     T_COLS,
-) = range(39)
+) = range(46)
 STATE_NONE, STATE_FRAME, STATE_UNKNOWN = 0, 1, 2
 
 # --- processes: P[process, column] --------------------------------------------------------------
@@ -168,12 +177,10 @@ STATE_NONE, STATE_FRAME, STATE_UNKNOWN = 0, 1, 2
     P_OBJECT,
     P_LAST_MAP_RETURN,
     P_LAST_MAP_THREAD,
-    P_LAST_ATTR_RETURN,
-    P_LAST_ATTR_THREAD,
     P_FRESH,
     P_LEAK_DONE,
     P_END,
-) = range(T_COLS, T_COLS + 16)
+) = range(T_COLS, T_COLS + 14)
 
 # --- spaces: S[space, column]: a VM's attributes or a container's mappings ---------------------
 S_KIND, S_PROC, S_FD, S_ID, S_OBJECT, S_DEFAULT, S_DEAD, S_DOMAIN, S_KVM, S_MULTI, S_COLS = range(
@@ -242,7 +249,7 @@ GM_PROC, GM_FD, TABLE_COLS = range(D_END, D_END + 3)
     G_NEED,
     G_LAST_TS,
     G_GMEM,
-    G_GAPS,
+    G_ROWS,
     G_COLS,
 ) = range(18)
 # --- configuration: cfg[...] --------------------------------------------------------------------

@@ -27,7 +27,7 @@ def lost(k: Any, until: int) -> None:
         k.T[p, P_IOAS_BORN] = 0
         k.T[p, P_LAST_RETURN] = NULL
         k.T[p, P_LAST_MAP_RETURN] = NULL
-        k.T[p, P_LAST_ATTR_RETURN] = NULL
+        k.T[p, T_ATTR_RET] = NULL
     k.g[G_LOSS_UNTIL] = max(k.g[G_LOSS_UNTIL], until)
 
 
@@ -103,4 +103,3 @@ def new_program(k: Any, thread: int) -> None:
     p[P_LAST_GAP] = NULL
     p[P_EXIT] = NULL
     p[P_LAST_MAP_RETURN] = NULL
-    p[P_LAST_ATTR_RETURN] = NULL

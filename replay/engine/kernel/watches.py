@@ -148,8 +148,7 @@ def record(
     out[W_SEQ3] = -1
     out[W_ERRNO] = errno
     out[W_VM] = -1
-    k.g[G_GROUP] += 1
-    out[W_GROUP] = k.g[G_GROUP]
+    out[W_GROUP] = k.T[thread, T_RUN]
     out[W_RULE] = R_CALL
     k.g[G_OUT] += 1
 
@@ -426,4 +425,4 @@ def forget_watches(k: Any, reason: int, final: bool) -> None:
     k.g[G_REMAINING] = 0
     for t in range(k.T.shape[0]):
         k.T[t, T_OPEN_WATCHES] = 0
-        k.T[t, T_LAST_W103] = -1
+        k.T[t, T_RUN_OP] = OP_NONE
