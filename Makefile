@@ -1,0 +1,56 @@
+# `make` lists the targets.  Everything runs in .venv, which is made when it is missing.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+READY := $(VENV)/.installed
+
+# What these need is skipped, with the reason printed, where the folders are not there.
+ifneq ($(wildcard ../shared/traces),)
+export TRACEKIT_TRACES ?= $(abspath ../shared/traces)
+endif
+ifneq ($(wildcard ../shared/vectors),)
+export TRACEKIT_VECTORS ?= $(abspath ../shared/vectors)
+endif
+ifneq ($(wildcard ../shared/lab/bzImage),)
+export TRACEKIT_LAB_KERNEL ?= $(abspath ../shared/lab/bzImage)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types bench docs wheel clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## replay a small recording of a real kernel; exit 0 if its stale mapping was found
+	$(RUN) tracekit demo
+
+test: $(READY)  ## everything that needs no root, no network and no lab
+	$(RUN) pytest
+
+check: lint types test  ## what CI runs
+
+lint: $(READY)  ## ruff
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+types: $(READY)  ## mypy, strict
+	$(RUN) mypy
+
+bench: $(READY)  ## measure import and replay
+	$(VENV)/bin/python benchmarks/import.py
+	$(VENV)/bin/python benchmarks/replay.py
+
+docs: $(READY)  ## write the generated pages anew
+	$(VENV)/bin/python docs/generate.py
+
+wheel: $(READY)  ## build the wheel into dist/
+	$(RUN) build --wheel
+
+clean:  ## remove .venv and what was built
+	rm -rf $(VENV) dist build
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed (make PYTHON=...)" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,125 @@
+"""Made results: one finding of each code, without a trace behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tracekit.cli.pages import all_pages
+from tracekit.findings import (
+    Confidence,
+    EvidenceRow,
+    Finding,
+    Judged,
+    Occurrence,
+    Outcome,
+    ReplayResult,
+    Severity,
+    TraceSummary,
+    VmRef,
+)
+from tracekit.report.page import CheckPage
+
+MIB = 1 << 20
+BASE = 0x7FE00000
+
+
+def row(ts_us: int | None, seq: int | None, what: str, address: int, size: int) -> EvidenceRow:
+    return EvidenceRow(
+        ts_ns=None if ts_us is None else ts_us * 1000,
+        seq=seq,
+        what=what,
+        text=f"{what:<8} [{address:#x}, +{size >> 20} MiB)",
+        address=address,
+        size=size,
+    )
+
+
+CHAIN = (
+    row(12_861_330, 47102, "shared", BASE, 2 * MIB),
+    row(12_861_402, 47103, "map", BASE, 2 * MIB),
+    row(12_904_881, 48213, "private", BASE, 2 * MIB),
+    row(12_904_890, 48214, "unmap", BASE, MIB),
+    row(12_904_951, 48216, "discard", BASE, 2 * MIB),
+    row(None, None, "unmap", BASE + MIB, MIB),
+    EvidenceRow(ts_ns=12_946_097_000, seq=51877, what="end", text="the trace ends"),
+)
+
+
+def finding(code: str, name: str, severity: Severity) -> Finding:
+    """A finding of the upper half of a 2 MiB range."""
+    of_memory = not code.startswith("TK9")
+    one = Occurrence(
+        iova=BASE + MIB if of_memory else None,
+        gpa=BASE + MIB if of_memory else None,
+        size=MIB if of_memory else None,
+        from_ns=12_904_890_000,
+        until_ns=None,
+        events=(47102, 47103, 48213, 48214),
+        chain=CHAIN if of_memory else (),
+    )
+    return Finding(
+        id=f"{code}-3f2a9c01",
+        code=code,
+        name=name,
+        severity=severity,
+        confidence=Confidence.CERTAIN,
+        title="1 MiB of private guest memory is still mapped for a device",
+        vm=VmRef(name="tdx-7", pid=4127, kvm=0xFFFF888100B46F00),
+        container=0xFFFF888101066F00,
+        device="0000:3b:00.0",
+        count=1,
+        occurrences=(one,),
+    )
+
+
+def result(*findings: Finding, path: str = "traces/tdx-hotplug.parquet") -> ReplayResult:
+    """A result with these findings; other checks held, and the vsock ones could not judge."""
+    outcomes = [
+        Outcome(
+            code=code,
+            name=page.name,
+            judged=Judged(decided=41_207, undecided=704, reasons={"loss": 704})
+            if code == "TK101"
+            else Judged(decided=10),
+            findings=tuple(f for f in findings if f.code == code),
+        )
+        for code, page in all_pages().items()
+    ]
+    outcomes += [
+        Outcome(
+            code=f"TK30{n}",
+            name="made-up",
+            judged=Judged(reasons={"no_event:vsock": 1}),
+        )
+        for n in range(1, 7)
+    ]
+    return ReplayResult(
+        trace=TraceSummary(
+            path=path,
+            events=51_878,
+            span_ns=(1_000_000_000, 12_946_097_000),
+            lost_events=704,
+            kernel="7.3.4",
+            vms=1,
+            clock="mono",
+        ),
+        outcomes=tuple(outcomes),
+        grace_ns=1_000_000,
+    )
+
+
+@pytest.fixture
+def pages() -> dict[str, CheckPage]:
+    return all_pages()
+
+
+@pytest.fixture
+def make_finding() -> Callable[[str, str, Severity], Finding]:
+    return finding
+
+
+@pytest.fixture
+def make_result() -> Callable[..., ReplayResult]:
+    return result

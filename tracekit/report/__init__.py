@@ -1,0 +1,1 @@
+"""Shows what a replay found; decides nothing.  One module a format."""
