@@ -1,0 +1,1779 @@
+"""The oracle of the replay engine: the same judgement, slowly, one dictionary entry a page.
+
+Nothing here is shared with ``replay/engine``: no numba, no vectors, no code.  Where the two
+disagree about a trace, one of them (or docs/judging.md) is wrong.  Comments name the rule that a
+branch implements: *A4* and *A5* are sections of the architecture, *J1* to *J5* sections of
+docs/judging.md, *D* rows are facts, *IF* is the table of finding codes.
+
+The order of reading: rows -> threads and frames (J1) -> operations (J2) -> planes (J3) ->
+conversions, requests and violations (J4, A4) -> loss (J5).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+__all__ = ("JudgedCounts", "Replayed", "Violation", "errors_only", "pages_of", "replay")
+
+Row = dict[str, Any]
+
+PAGE = 4096
+U64 = 1 << 64
+PRIVATE, SHARED = "private", "shared"
+EEXIST, EINVAL, ENOENT = 17, 22, 2
+
+# J2: the ioctls that count.
+ATTR_CMD = 0x4020AED2
+RUN_CMD = 0xAE80
+CREATE_VM_CMD = 0xAE01
+TYPE1_MAP, TYPE1_UNMAP, SET_IOMMU = 0x3B71, 0x3B72, 0x3B66
+IOAS_DESTROY, IOAS_ALLOC, IOAS_MAP, IOAS_UNMAP = 0x3B80, 0x3B81, 0x3B85, 0x3B86
+IOAS_MAP_FILE = 0x3B8F
+OPERATIONS = {
+    ATTR_CMD: "ATTR",
+    TYPE1_MAP: "MAP",
+    IOAS_MAP: "MAP",
+    IOAS_MAP_FILE: "MAP",
+    TYPE1_UNMAP: "UNMAP",
+    IOAS_UNMAP: "UNMAP",
+    RUN_CMD: "RUN",
+    IOAS_DESTROY: "DESTROY",
+}
+# J2: the size that the caller itself writes confirms what an eprobe read from user memory.
+ARGSZ_HOLDS = {
+    TYPE1_MAP: lambda n: n == 32,
+    TYPE1_UNMAP: lambda n: n >= 24,
+    IOAS_MAP: lambda n: n == 40,
+    IOAS_MAP_FILE: lambda n: n == 40,
+    IOAS_UNMAP: lambda n: n == 24,
+}
+DONTNEED, MAP_SHARED, MAP_FIXED = 4, 0x01, 0x10
+DISCARD_ADVICE, POPULATE_ADVICE = (4, 9), (22, 23)
+CODES = ("TK101", "TK102", "TK103", "TK105", "TK106", "TK109", "TK202", "TK901", "TK902")
+CALLEES = ("vfio.type1_ioctl", "kvm.vm_ioctl", "iommufd.ioctl")
+INNER_CALLS = ("iommufd.iopt_map_user", "iommufd.iopt_map_file", "iommufd.iopt_unmap")
+CALLEE_RETURNS = (
+    "vfio.type1_ioctl_returned",
+    "kvm.vm_ioctl_returned",
+    "iommufd.ioctl_returned",
+    "iommufd.iopt_map_returned",
+    "iommufd.iopt_unmap_returned",
+)
+SYSTEM_CALLS = ("ioctl", "fallocate", "madvise", "mmap", "munmap", "open", "close")
+# J4, rule 4 of A4: the frames whose being open keeps a conversion going.
+BUSY = ("MAP", "UNMAP", "ATTR", "DISCARD")
+
+TEARDOWN_NS = 5_000_000_000
+"""TK109: how long a dead process's files may take to close (204 ms were recorded)."""
+
+
+class Violation(NamedTuple):
+    """One occurrence (IF): adjacent pages of one conversion, request or run of calls."""
+
+    code: str
+    severity: str
+    confidence: str
+    pid: int | None
+    iova: int | None
+    size: int | None
+    from_ns: int
+    until_ns: int | None
+    events: tuple[int, ...]
+
+
+@dataclass
+class JudgedCounts:
+    decided: int = 0
+    undecided: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Replayed:
+    violations: list[Violation]
+    judged: dict[str, JudgedCounts]
+
+
+def replay(rows: Iterable[Row], grace_ns: int = 1_000_000) -> Replayed:
+    """Judge a trace.
+
+    :param rows: every row of the trace, in order; columns as in ``tracekit.events``, None for null
+    """
+    return _Machine(list(rows), grace_ns).run()
+
+
+def pages_of(iova: int, size: int) -> range:
+    """The page numbers that [iova, iova + size) touches."""
+    return range(iova // PAGE, -(-(iova + size) // PAGE))
+
+
+def errors_only(violations: Iterable[Violation]) -> dict[str, set[int]]:
+    """Per code, every page that stands in an error."""
+    out: dict[str, set[int]] = {}
+    for v in violations:
+        if v.severity == "error":
+            out.setdefault(v.code, set()).update(
+                pages_of(v.iova, v.size) if v.iova is not None else (-1,)
+            )
+    return out
+
+
+# --- what the machine is made of ------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Entry:
+    """One successful map call: where it began and what it maps (J3 *entries*)."""
+
+    iova: int
+    size: int
+    vaddr: int | None
+    file_fd: int | None
+    offset: int | None
+    seq: int
+    held_by: int = 0  # pages that are still its own
+
+
+@dataclass
+class PageState:
+    """One page of one container: entered (by a map call) and translated (by iommu.map events)."""
+
+    entered_known: bool
+    translated_known: bool
+    entry: Entry | None = None
+    count: int = 0
+
+
+@dataclass(eq=False)
+class Container:
+    """J3: a (process, descriptor), plus the ioas for iommufd."""
+
+    key: tuple[Any, ...]
+    unmapped_known: bool  # a page never spoken of is known to be unmapped
+    pages: dict[int, PageState] = field(default_factory=dict)
+    unknown_since: str = "late_start"
+    domains: set[int] = field(default_factory=set)
+    entries: list[Entry] = field(default_factory=list)
+
+    def enter(self, page: int, entry: Entry | None) -> None:
+        """The page is known to be held by the entry, or by none."""
+        state = self.at(page)
+        if state.entry is not None:
+            state.entry.held_by -= 1
+            if not state.entry.held_by:
+                self.entries.remove(state.entry)
+        if entry is not None:
+            if not entry.held_by:
+                self.entries.append(entry)
+            entry.held_by += 1
+        state.entry, state.entered_known = entry, True
+
+    def at(self, page: int) -> PageState:
+        """The page's state, made on first use."""
+        return self.pages.setdefault(page, PageState(self.unmapped_known, self.unmapped_known))
+
+    def look(self, page: int) -> PageState:
+        """The page's state, without making one."""
+        return self.pages.get(page) or PageState(self.unmapped_known, self.unmapped_known)
+
+
+Key = tuple[Container, int]
+"""One page of one container."""
+
+
+@dataclass(eq=False)
+class PageViolation:
+    """A violation of one page, before occurrences are made of them."""
+
+    code: str
+    severity: str
+    confidence: str
+    process: Process
+    key: Key
+    from_ns: int
+    cause: object  # pages of one cause make one occurrence
+    events: set[int]
+    until_ns: int | None = None
+
+
+@dataclass(eq=False)
+class Conversion:
+    """A successful change to private with pages that were live (A4 *a conversion*)."""
+
+    process: Process
+    thread: Thread
+    commit_ns: int
+    events: set[int]
+    open_pages: set[Key]
+    over: bool = False  # rule 4: provisionally
+    undecided: str | None = None
+
+
+@dataclass(eq=False)
+class Request:
+    """A successful discard of the backing of live pages (A4, last lines; TK102)."""
+
+    process: Process
+    thread: Thread
+    entry_ns: int
+    return_seq: int
+    events: set[int]
+    open_pages: set[Key]
+    over: bool = False
+    undecided: str | None = None
+
+
+@dataclass(eq=False)
+class FileMapping:
+    """mmap() of a file, its address known (J3 *backing*)."""
+
+    vaddr: int
+    size: int
+    fd: int
+    offset: int
+    shared: bool
+
+    def part(self, vaddr: int, size: int) -> FileMapping:
+        """A piece of it."""
+        offset = self.offset + vaddr - self.vaddr
+        return FileMapping(vaddr, size, self.fd, offset, self.shared)
+
+
+@dataclass(eq=False)
+class Process:
+    pid: int | None
+    tids: set[int] = field(default_factory=set)
+    attr: dict[int, tuple[str, int]] = field(default_factory=dict)  # state, since which event
+    attr_default: str | None = None
+    attr_unknown_since: str = "late_start"
+    unmapped_known: bool = False  # KVM_CREATE_VM seen: what is not known to be mapped is not
+    unknown_since: str = "late_start"
+    containers: dict[tuple[Any, ...], Container] = field(default_factory=dict)
+    orphans: list[Container] = field(default_factory=list)  # their descriptor names another one now
+    fresh_ioas: set[int | None] = field(default_factory=set)
+    container_of_object: dict[int, Container] = field(default_factory=dict)
+    ioas_of_object: dict[int, Container] = field(default_factory=dict)
+    files: list[FileMapping] = field(default_factory=list)
+    last_return_ns: int | None = None
+    conversions: list[Conversion] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    candidate: dict[Key, Conversion] = field(default_factory=dict)
+    requested: dict[Key, Request] = field(default_factory=dict)
+    open_violation: dict[tuple[str, Key], PageViolation] = field(default_factory=dict)
+    dead_since: tuple[int, int] | None = None  # time and number of the last thread's exit
+
+    def attribute(self, page: int) -> str | None:
+        known = self.attr.get(page)
+        return known[0] if known is not None else self.attr_default
+
+    def private_since_before(self, page: int, seq: int) -> bool:
+        known = self.attr.get(page)
+        return known is not None and known[0] == PRIVATE and known[1] < seq
+
+    def every_container(self) -> list[Container]:
+        return list(dict.fromkeys([*self.containers.values(), *self.orphans]))
+
+
+@dataclass(eq=False)
+class Frame:
+    """One system call of one thread, with what happened in it (J1)."""
+
+    call: str
+    thread: Thread
+    entry_ns: int
+    entry_seq: int
+    entered: Row
+    run: int = 0  # number of the uninterrupted run of calls that it belongs to
+    callee: Row | None = None
+    nested: int = 0  # callee probes of another command, still to return
+    inner: Row | None = None
+    attributes: Row | None = None
+    eprobe: Row | None = None
+    callee_return: tuple[int, int] | None = None  # result, time
+    events: set[int] = field(default_factory=set)
+    maps: list[tuple[int, int]] = field(default_factory=list)
+    unmaps: list[tuple[int, int]] = field(default_factory=list)
+    returned_ns: int | None = None
+    mapped: set[int] = field(default_factory=set)  # MAP: pages that its events showed
+    first_map_ns: int | None = None
+    first_map_seq: int = -1
+    committed: int | None = None  # ATTR: when
+    commit_seq: int = -1
+    live_at_commit: set[Key] = field(default_factory=set)
+    all_known: bool = True  # ATTR: every page's mapping and attribute was known
+    why_unknown: str = "late_start"
+    live_at_entry: set[Key] = field(default_factory=set)  # DISCARD
+    leaving: list[Key] = field(default_factory=list)  # UNMAP: pages that its events showed
+    awaiting: list[PageViolation] = field(default_factory=list)  # end when this frame returns
+    attr_overlaps: list[Frame] = field(
+        default_factory=list
+    )  # MAP: ATTR frames open at the same time
+
+    @property
+    def cmd(self) -> int | None:
+        return self.entered.get("cmd") if self.call == "ioctl" else None
+
+    @property
+    def fd(self) -> int | None:
+        return self.entered.get("fd")
+
+    @property
+    def operation(self) -> str | None:
+        """J2's table."""
+        if self.call == "ioctl":
+            return OPERATIONS.get(self.cmd or 0)
+        if self.call == "fallocate":
+            return "DISCARD" if (self.entered["flags"] or 0) & 2 else "POPULATE"
+        if self.call == "madvise":
+            if self.entered["flags"] in DISCARD_ADVICE:
+                return "DISCARD"
+            return "POPULATE" if self.entered["flags"] in POPULATE_ADVICE else None
+        return None
+
+
+@dataclass(eq=False)
+class Thread:
+    tid: int
+    process: Process
+    frame: Frame | None = None
+    eprobe: Row | None = None  # an ioctl.arguments that came before its ioctl.entered
+    unknown: bool = False  # J1: since a loss no system call was entered
+    last_ns: int | None = None
+    run: int = 0
+    run_operation: str | None = None
+
+
+class Arguments(NamedTuple):
+    iova: int
+    size: int
+    flags: int = 0
+    attributes: int = 0
+    vaddr: int | None = None
+    file_fd: int | None = None
+    offset: int | None = None
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
+class _Machine:
+    def __init__(self, rows: list[Row], grace_ns: int) -> None:
+        self.rows = rows
+        self.grace_ns = grace_ns
+        # Three rules ask what the whole trace holds (J3 live, J4 candidates, TK105 and TK109).
+        held = {row["event"] for row in rows}
+        self.has_map = "iommu.map" in held
+        self.has_unmap = "iommu.unmap" in held
+        self.has_entered = "ioctl.entered" in held
+        self.has_post = "kvm.attributes_post" in held
+        self.threads: dict[int, Thread] = {}
+        self.processes: list[Process] = []
+        self.by_pid: dict[int, Process] = {}
+        self.users: dict[tuple[str, int], Process] = {}
+        self.pages: list[PageViolation] = []
+        self.calls: list[tuple[object, Violation]] = []
+        self.judged = {code: JudgedCounts() for code in CODES}
+        self.blind_until: int | None = None
+
+    def run(self) -> Replayed:
+        for row in self.rows:
+            self.step(row)
+        if self.rows:
+            self.trace_ends(max(row["ts_ns"] for row in self.rows))
+        violations = sorted(
+            [*merge_pages(self.pages), *merge_calls(self.calls)],
+            key=lambda v: (v.from_ns, v.code, v.iova if v.iova is not None else -1, v.severity),
+        )
+        return Replayed(violations, self.judged)
+
+    # ---- one event ----
+
+    def step(self, row: Row) -> None:
+        now, event = row["ts_ns"], row["event"]
+        if self.blind_until is not None and now >= self.blind_until:
+            self.blind_until = None
+            self.forget_everything()  # J5: "and at t1"
+        if event == "trace.lost":
+            self.lost(row)
+            return
+        if event == "trace.clock_back":
+            self.clock_trouble(row)
+            return
+        if row.get("tid") is None or (row.get("context") or 0) & 0x18:
+            return  # J1: interrupts; and what names no thread is no thread's
+        thread = self.thread_of(row)
+        if thread.last_ns is not None and now < thread.last_ns:
+            self.clock_trouble(row)  # IF TK902: time runs back on a thread
+        thread.last_ns = now
+
+        call, _, what = event.partition(".")
+        entered = call in SYSTEM_CALLS and what == "entered"
+        if entered or event in ("process.exit", "process.exec", "kvm.entry"):
+            running = thread.frame is not None and thread.frame.operation == "RUN"
+            if thread.frame is not None and not (event == "kvm.entry" and running):
+                self.close_frame_without_return(thread, row)
+        self.rule_4(thread.process, now)
+
+        if entered:
+            self.enter(thread, call, row)
+        elif call in SYSTEM_CALLS and what == "returned":
+            if thread.frame is not None and thread.frame.call == call:
+                self.close_frame(thread, row["ret"], now, row["seq"], seen=True)
+        elif event == "ioctl.arguments":
+            self.arguments_read(thread, row)
+        elif event in CALLEES or event in INNER_CALLS:
+            self.callee_called(thread, row)
+        elif event in CALLEE_RETURNS:
+            self.callee_returned(thread, row)
+        elif event in ("kvm.attributes", "kvm.attributes_post"):
+            self.attributes_seen(thread, row)
+        elif event == "kvm.unmap_hva":
+            self.hva_unmapped(thread, row)
+        elif event == "iommu.map":
+            self.iommu_map(thread, row)
+        elif event == "iommu.unmap":
+            self.iommu_unmap(thread, row)
+        elif event in ("iommu.map_called", "iommu.group_attached"):
+            self.domain_used(thread, row)
+        elif event == "iommu.domain_freed":
+            self.domain_freed(thread, row)
+        elif event == "kvm.entry":
+            if not (thread.frame is not None and thread.frame.operation == "RUN"):
+                self.thread_runs_or_exits(thread, row)
+        elif event == "process.fork":
+            self.forked(thread, row)
+        elif event == "process.exec":
+            self.execed(thread, row)
+        elif event == "process.exit":
+            self.thread_runs_or_exits(thread, row)
+            self.exited(thread, row)
+
+    # ---- J1: threads and processes ----
+
+    def thread_of(self, row: Row) -> Thread:
+        tid, pid = row["tid"], row.get("pid")
+        thread = self.threads.get(tid)
+        if thread is None:
+            thread = self.threads[tid] = Thread(
+                tid, self.new_process(pid if pid is not None else tid)
+            )
+            thread.unknown = self.after_loss
+            thread.process.tids.add(tid)
+        if pid is not None and thread.process.pid != pid:
+            self.move(thread, self.by_pid.get(pid) or self.new_process(pid))
+        if pid is not None:
+            self.by_pid[pid] = thread.process
+        if pid is None and row.get("object") is not None:
+            # J1: threads that use one container, VM file or IO address space are one process.
+            kind = {"vfio.type1_ioctl": "container", "kvm.vm_ioctl": "vm"}.get(row["event"])
+            if row["event"] in INNER_CALLS:
+                kind = "ioas"
+            if kind is not None and row["object"] != 0:
+                self.same_user(thread, (kind, row["object"]))
+        return thread
+
+    after_loss = False
+
+    def new_process(self, pid: int | None) -> Process:
+        process = Process(pid)
+        if self.after_loss:
+            process.unknown_since = process.attr_unknown_since = "loss"
+        self.processes.append(process)
+        return process
+
+    def move(self, thread: Thread, process: Process) -> None:
+        thread.process.tids.discard(thread.tid)
+        thread.process = process
+        process.tids.add(thread.tid)
+
+    def same_user(self, thread: Thread, what: tuple[str, int]) -> None:
+        other = self.users.get(what)
+        if other is None or other is thread.process or other.dead_since or not other.tids:
+            self.users[what] = thread.process  # a dead process's pointer is free to be used again
+            return
+        self.join(thread.process, other)
+
+    def join(self, one: Process, two: Process) -> None:
+        """Make one process of two: what either knows, both know."""
+        keep, gone = (one, two) if (one.pid or 0) <= (two.pid or 0) else (two, one)
+        for tid in list(gone.tids):
+            self.move(self.threads[tid], keep)
+        self.processes.remove(gone)
+        self.users = {k: keep if p is gone else p for k, p in self.users.items()}
+        for page, state in gone.attr.items():
+            keep.attr.setdefault(page, state)
+        keep.attr_default = keep.attr_default or gone.attr_default
+        keep.unmapped_known |= gone.unmapped_known
+        renamed: dict[Container, Container] = {}
+        for key, container in gone.containers.items():
+            mine = keep.containers.setdefault(key, container)
+            renamed[container] = mine
+            if mine is not container:
+                mine.unmapped_known |= container.unmapped_known
+                mine.domains |= container.domains
+                for page, state in container.pages.items():
+                    mine.pages.setdefault(page, state)
+        keep.orphans += gone.orphans
+        keep.fresh_ioas |= gone.fresh_ioas
+        keep.files += gone.files
+
+        def renew(key: Key) -> Key:
+            return (renamed.get(key[0], key[0]), key[1])
+
+        keep.container_of_object |= {
+            o: renamed.get(c, c) for o, c in gone.container_of_object.items()
+        }
+        keep.ioas_of_object |= {o: renamed.get(c, c) for o, c in gone.ioas_of_object.items()}
+        times = [t for t in (keep.last_return_ns, gone.last_return_ns) if t is not None]
+        keep.last_return_ns = max(times) if times else None
+        for work in (*gone.conversions, *gone.requests):
+            work.process = keep
+            work.open_pages = {renew(k) for k in work.open_pages}
+        keep.conversions += gone.conversions
+        keep.requests += gone.requests
+        keep.candidate |= {renew(k): c for k, c in gone.candidate.items()}
+        keep.requested |= {renew(k): r for k, r in gone.requested.items()}
+        keep.open_violation |= {(c, renew(k)): v for (c, k), v in gone.open_violation.items()}
+        for v in self.pages:
+            if v.process is gone:
+                v.process, v.key = keep, renew(v.key)
+
+    def forked(self, thread: Thread, row: Row) -> None:
+        """J1: the child is in its parent's process until its exec."""
+        if row.get("pid") is not None:
+            return
+        child = row["id"]
+        old = self.threads.get(child)
+        if old is not None:
+            old.process.tids.discard(child)
+        self.threads[child] = Thread(
+            child, thread.process, unknown=thread.unknown and self.after_loss
+        )
+        thread.process.tids.add(child)
+
+    def execed(self, thread: Thread, row: Row) -> None:
+        if row.get("pid") is None:
+            self.move(thread, self.new_process(thread.tid))
+
+    def exited(self, thread: Thread, row: Row) -> None:
+        process, flags = thread.process, row.get("flags")
+        # J4 TK109: the last thread (flags 1; where null: tid = pid).
+        if flags == 1 or (flags is None and thread.tid == process.pid):
+            process.dead_since = (row["ts_ns"], row["seq"])
+
+    # ---- J1: frames ----
+
+    def enter(self, thread: Thread, call: str, row: Row) -> None:
+        thread.unknown = False
+        frame = self.open_frame(thread, call, row)
+        early, thread.eprobe = thread.eprobe, None
+        if early is not None and call == "ioctl":
+            same = early["cmd"] == row["cmd"] and early["fd"] in (None, row["fd"])
+            frame.eprobe = early if same else None  # it may be read just before the entry's event
+        self.entered(frame)
+
+    def open_frame(self, thread: Thread, call: str, row: Row) -> Frame:
+        frame = Frame(call, thread, row["ts_ns"], row["seq"], row, events={row["seq"]})
+        thread.frame = frame
+        operation = frame.operation
+        if operation is not None and operation != thread.run_operation:
+            thread.run += 1  # IF: an occurrence ends where a run of calls is interrupted
+            thread.run_operation = operation
+        frame.run = thread.run
+        for other in self.frames_of(thread.process):
+            if other is not frame and {frame.operation, other.operation} == {"MAP", "ATTR"}:
+                frame.attr_overlaps.append(other)
+                other.attr_overlaps.append(frame)
+        return frame
+
+    def entered(self, frame: Frame) -> None:
+        """What happens at a call's entry."""
+        thread, process = frame.thread, frame.thread.process
+        if frame.operation == "RUN":
+            self.thread_runs_or_exits(thread, frame.entered)
+        elif frame.operation == "DISCARD":
+            frame.live_at_entry = {k for k in self.backed_by(frame) if self.live(k)}
+            self.rule_1(frame)
+        elif frame.operation == "POPULATE":
+            self.populated_again(thread, self.backed_by(frame), frame)
+        elif frame.cmd == SET_IOMMU:
+            key = self.container_key(frame)
+            if key not in process.containers:
+                process.containers[key] = Container(key, unmapped_known=True)
+
+    def arguments_read(self, thread: Thread, row: Row) -> None:
+        frame = thread.frame
+        same = frame is not None and frame.call == "ioctl" and frame.cmd == row["cmd"]
+        if frame is not None and same and frame.eprobe is None and frame.callee is None:
+            frame.eprobe = row
+        elif self.has_entered:
+            thread.eprobe = row  # it may come just before the entry that it was read at
+        else:
+            self.open_without_entry(thread, row)
+            assert thread.frame is not None
+            thread.frame.eprobe = row
+
+    def open_without_entry(self, thread: Thread, row: Row) -> None:
+        """J1: where no ioctl.entered was recorded, the first probe opens the frame."""
+        thread.unknown = False
+        if thread.frame is not None:
+            self.close_frame_without_return(thread, row)
+        self.entered(self.open_frame(thread, "ioctl", row))
+
+    def callee_called(self, thread: Thread, row: Row) -> None:
+        frame = thread.frame
+        opens = frame is None and not (self.has_entered and thread.unknown)
+        if frame is not None and not self.has_entered:
+            opens = frame.callee is not None and frame.callee_return is not None
+        if row["event"] in CALLEES and opens:
+            self.open_without_entry(thread, row)
+            frame = thread.frame
+        if frame is None or frame.call != "ioctl":
+            return
+        if row["event"] in INNER_CALLS:
+            frame.inner = row
+        elif row["cmd"] == frame.cmd:
+            frame.callee = row
+        else:
+            frame.nested += 1  # VFIO_SET_IOMMU asks the driver about its extensions first
+            return
+        frame.events.add(row["seq"])
+
+    def callee_returned(self, thread: Thread, row: Row) -> None:
+        frame = thread.frame
+        if frame is None or frame.call != "ioctl":
+            return
+        if frame.nested:
+            frame.nested -= 1
+            return
+        frame.callee_return = (row["ret"], row["ts_ns"])
+
+    def close_frame_without_return(self, thread: Thread, row: Row) -> None:
+        """J1: the next entry closes it: as its callee returned, else as done (A4)."""
+        frame = thread.frame
+        assert frame is not None
+        ret, when = frame.callee_return or (0, row["ts_ns"])
+        self.close_frame(thread, ret, when, row["seq"], seen=frame.callee_return is not None)
+
+    def close_frame(self, thread: Thread, ret: int, when: int, seq: int, *, seen: bool) -> None:
+        frame, process = thread.frame, thread.process
+        assert frame is not None
+        thread.frame = None
+        frame.returned_ns = when
+        frame.events.add(seq) if seen else None
+        if frame.operation in BUSY:
+            process.last_return_ns = max(when, process.last_return_ns or when)
+        done = {
+            "ATTR": self.attr_returned,
+            "MAP": self.map_returned,
+            "UNMAP": self.unmap_returned,
+            "DISCARD": self.discard_returned,
+            "DESTROY": self.destroy_returned,
+        }.get(frame.operation or "")
+        if done is not None:
+            done(frame, ret, when, seq)
+        elif frame.cmd == CREATE_VM_CMD and ret > 0 and seen:
+            # J3: all shared, and nothing mapped, from the VM's creation on.
+            process.attr, process.attr_default = {}, SHARED
+            process.unmapped_known = True
+            for container in process.every_container():
+                container.unmapped_known = True
+        elif frame.cmd == SET_IOMMU and ret >= 0:
+            self.container_begins(frame)
+        elif frame.cmd == IOAS_ALLOC and ret >= 0:
+            process.fresh_ioas.add(frame.fd)
+        elif frame.call in ("mmap", "munmap", "close", "open"):
+            self.address_space(frame, ret, seen=seen)
+        for key in frame.leaving:
+            frame.awaiting += self.unmapped(process, key)
+        for v in frame.awaiting:  # J4: until the unmap's return
+            v.until_ns = when
+            v.events.add(seq) if seen else None
+
+    def frames_of(self, process: Process) -> Iterator[Frame]:
+        for tid in process.tids:
+            frame = self.threads[tid].frame
+            if frame is not None:
+                yield frame
+
+    # ---- J2: arguments ----
+
+    def arguments(self, frame: Frame, *, failed: bool = False) -> Arguments | None:
+        """The best that is known about the call's arguments; None: unknown."""
+        if frame.operation == "ATTR":
+            return self.attr_arguments(frame, failed=failed)
+        best = self.callee_arguments(frame)
+        if best is not None:
+            return best
+        eprobe = self.believed_eprobe(frame, None)
+        return _from_row(eprobe) if eprobe is not None else None
+
+    def callee_arguments(self, frame: Frame) -> Arguments | None:
+        for row in (frame.callee, frame.inner):
+            if row is not None and row.get("iova") is not None and row.get("size") is not None:
+                return _from_row(row)
+        return None
+
+    def believed_eprobe(self, frame: Frame, better: Arguments | None) -> Row | None:
+        """J2: believed if the frame confirms it."""
+        row = frame.eprobe
+        if row is None or row.get("iova") is None or row.get("size") is None:
+            return None
+        holds = ARGSZ_HOLDS.get(frame.cmd or 0)
+        if holds is None or row.get("argsz") is None or not holds(row["argsz"]):
+            return None
+        if better is not None:
+            return row if (better.iova, better.size) == (row["iova"], row["size"]) else None
+        if _everything(frame.cmd, _from_row(row)):
+            return row
+        shown = frame.maps if frame.operation == "MAP" else frame.unmaps
+        inside = all(
+            row["iova"] <= iova and iova + size <= row["iova"] + row["size"] for iova, size in shown
+        )
+        return row if inside else None
+
+    def attr_arguments(self, frame: Frame, *, failed: bool) -> Arguments | None:
+        for row in (frame.callee, frame.attributes):
+            if row is not None and row.get("gpa") is not None and row.get("size") is not None:
+                return Arguments(row["gpa"], row["size"], attributes=row["attributes"] or 0)
+        row = frame.eprobe
+        if (
+            failed
+            and row is not None
+            and row.get("gpa") is not None
+            and row.get("size") is not None
+        ):
+            return Arguments(row["gpa"], row["size"], attributes=row["attributes"] or 0)
+        return None
+
+    # ---- J3: containers and pages ----
+
+    def container_key(self, frame: Frame) -> tuple[Any, ...]:
+        named = frame.entered if frame.fd is not None else frame.eprobe
+        if named is not None and named.get("fd") is not None:
+            return (named["fd"],)
+        return ("object", frame.callee.get("object") if frame.callee else None)
+
+    def container_of(self, frame: Frame) -> Container | None:
+        """The container that a MAP or UNMAP frame works on."""
+        process, key = frame.thread.process, self.container_key(frame)
+        if frame.cmd in (TYPE1_MAP, TYPE1_UNMAP):
+            pointer = frame.callee.get("object") if frame.callee else None
+            known = process.container_of_object.get(pointer) if pointer else None
+            if key[0] == "object" and known is not None:
+                return known  # the descriptor is not recorded, but the container's pointer is
+            if key not in process.containers:
+                process.containers[key] = known or self.new_container(process, key)
+            if pointer:
+                process.container_of_object[pointer] = process.containers[key]
+            return process.containers[key]
+        # iommufd: the ioas's number where the caller's structure can be believed, else its pointer.
+        iopt = frame.inner.get("object") if frame.inner else None
+        row = self.believed_eprobe(frame, self.callee_arguments(frame))
+        if frame.callee is not None and frame.callee.get("id") is not None:
+            row = frame.callee
+        ioas = row.get("id") if row is not None else None
+        mine = [
+            c for k, c in process.containers.items() if k[: len(key)] == key and len(k) > len(key)
+        ]
+        if ioas is None:
+            if iopt is not None and iopt in process.ioas_of_object:
+                return process.ioas_of_object[iopt]
+            if len(mine) == 1:
+                return mine[0]
+            if mine:
+                return None
+        key = (*key, ioas)
+        if key not in process.containers:
+            process.containers[key] = self.new_container(process, key)
+            if frame.fd in process.fresh_ioas:
+                process.containers[key].unmapped_known = True
+        if iopt is not None:
+            process.ioas_of_object[iopt] = process.containers[key]
+        return process.containers[key]
+
+    def new_container(self, process: Process, key: tuple[Any, ...]) -> Container:
+        container = Container(key, process.unmapped_known)
+        container.unknown_since = process.unknown_since
+        return container
+
+    def container_begins(self, frame: Frame) -> None:
+        """VFIO_SET_IOMMU: a new container, in which only this frame's own maps are."""
+        process, key = frame.thread.process, self.container_key(frame)
+        old = process.containers[key]
+        own = {page for iova, size in frame.maps for page in pages_of(iova, size)}
+        if any(self.live((old, page)) for page in old.pages if page not in own):
+            process.orphans.append(old)  # its pages may still be unmapped, in no frame
+            process.containers[key] = Container(key, unmapped_known=True)
+        else:
+            old.unmapped_known = True
+
+    def live(self, key: Key) -> bool:
+        """J3: translated if the trace holds any iommu.map event, else entered."""
+        state = key[0].look(key[1])
+        return state.count > 0 if self.has_map else state.entry is not None
+
+    def mapping_known(self, key: Key) -> bool:
+        state = key[0].look(key[1])
+        return state.translated_known if self.has_map else state.entered_known
+
+    def working_container(self, frame: Frame) -> Container | None:
+        """J3: whose pages an iommu event in this frame is about; None: no VFIO or iommufd call."""
+        process = frame.thread.process
+        if frame.call != "ioctl" or (frame.cmd or 0) >> 8 & 0xFF != 0x3B:
+            return None
+        if frame.operation in ("MAP", "UNMAP"):
+            return self.container_of(frame)
+        if self.container_key(frame) in process.containers:
+            return process.containers[self.container_key(frame)]
+        return self.only_container(process)
+
+    def only_container(self, process: Process) -> Container | None:
+        containers = process.every_container()
+        return containers[0] if len(containers) == 1 else None
+
+    def iommu_map(self, thread: Thread, row: Row) -> None:
+        if not row["size"]:
+            return  # facts B.1: size 0 is nothing
+        frame = thread.frame
+        if frame is not None:
+            container = self.working_container(frame)
+        else:  # J1: an unknown frame is known by its iommu events only
+            container = self.only_container(thread.process) if thread.unknown else None
+        if container is None:
+            return
+        if frame is not None:
+            frame.maps.append((row["iova"], row["size"]))
+            frame.events.add(row["seq"])
+            if frame.first_map_ns is None:
+                frame.first_map_ns, frame.first_map_seq = row["ts_ns"], row["seq"]
+        for page in pages_of(row["iova"], row["size"]):
+            state = container.at(page)
+            # J3: once for each domain; a map call found nothing there, or it was refused.
+            again = state.translated_known
+            if frame is not None and frame.operation == "MAP":
+                again = again and page in frame.mapped
+                frame.mapped.add(page)
+            state.count = state.count + 1 if again else 1
+            state.translated_known = True
+
+    def iommu_unmap(self, thread: Thread, row: Row) -> None:
+        if not row["unmapped"]:
+            return
+        frame, process = thread.frame, thread.process
+        pages = pages_of(row["iova"], row["unmapped"])  # facts B.1: removal is by what was removed
+        container = self.working_container(frame) if frame is not None else None
+        if frame is not None and container is not None:
+            frame.unmaps.append((row["iova"], row["unmapped"]))
+            frame.events.add(row["seq"])
+        # A4: in no frame, it is the unmap of what its process has mapped.
+        targets = [container] if container is not None else process.every_container()
+        calling = frame if frame is not None and frame.operation == "UNMAP" else None
+        for target in targets:
+            for page in pages:
+                state = target.look(page)
+                if not state.translated_known and len(targets) == 1:
+                    target.at(page).translated_known = True
+                elif state.count:
+                    state.count -= 1
+                    if not state.count and self.has_map:
+                        self.page_gone((target, page), calling, process, row["ts_ns"], row["seq"])
+
+    def page_gone(
+        self, key: Key, frame: Frame | None, process: Process, when: int, seq: int
+    ) -> None:
+        """A page is live no longer: violations end, its conversion or request is settled."""
+        ended = [
+            v
+            for code in ("TK101", "TK102", "TK103")
+            if (v := process.open_violation.pop((code, key), None)) is not None
+        ]
+        if frame is not None:
+            frame.leaving.append(key)  # A4: an unmap's interval ends at its return
+        else:
+            ended += self.unmapped(process, key)
+        for v in ended:
+            v.events.add(seq)
+            if frame is not None:
+                frame.awaiting.append(v)
+            else:
+                v.until_ns = when
+
+    def unmapped(self, process: Process, key: Key) -> list[PageViolation]:
+        """J4: an unmap reached the page while its conversion or request was open."""
+        told = []
+        conversion = process.candidate.pop(key, None)
+        if conversion is not None:
+            if conversion.over:  # provisionally over before
+                told += self.violate(
+                    "TK101", "warning", "likely", process, key, conversion.commit_ns, conversion
+                )
+            self.settle(conversion, key)
+        request = process.requested.pop(key, None)
+        if request is not None:
+            severity, confidence = ("warning", "likely") if request.over else ("note", "certain")
+            told += self.violate(
+                "TK102", severity, confidence, process, key, request.entry_ns, request
+            )
+            self.settle(request, key)
+        return told
+
+    # ---- J3: backing ----
+
+    def backed_by(self, frame: Frame) -> set[Key]:
+        """The entered pages whose backing a discard or populate call covers."""
+        process, row = frame.thread.process, frame.entered
+        at: list[tuple[int, int]] = []  # ranges of user addresses
+        file: tuple[int, int, int] | None = None
+        if frame.call == "madvise":
+            at.append((row["vaddr"], row["vaddr"] + row["size"]))
+            if row["flags"] == DONTNEED:
+                # Of a file mapped shared it drops page table entries: the file keeps its pages.
+                for m in process.files:
+                    if m.shared:
+                        at = [
+                            (low, high)
+                            for start, end in at
+                            for low, high in (
+                                (start, min(end, m.vaddr)),
+                                (max(start, m.vaddr + m.size), end),
+                            )
+                            if low < high
+                        ]
+        else:
+            first, last = row["offset"], row["offset"] + row["size"]
+            file = (row["fd"], first, last)
+            for m in process.files:
+                if m.fd == row["fd"]:
+                    low, high = max(first, m.offset), min(last, m.offset + m.size)
+                    if low < high:
+                        at.append((m.vaddr + low - m.offset, m.vaddr + high - m.offset))
+        out = set()
+        for container in process.every_container():
+            for entry in container.entries:
+                covered: list[tuple[int, int]] = []  # as bytes of the entry
+                if entry.vaddr is not None:
+                    covered = [(low - entry.vaddr, high - entry.vaddr) for low, high in at]
+                elif file is not None and entry.file_fd == file[0]:
+                    start = entry.offset or 0
+                    covered = [(file[1] - start, file[2] - start)]
+                for low, high in covered:
+                    low, high = max(low, 0), min(high, entry.size)
+                    if low < high:
+                        for page in pages_of(entry.iova + low, high - low):
+                            if container.look(page).entry is entry:
+                                out.add((container, page))
+        return out
+
+    def hva_unmapped(self, thread: Thread, row: Row) -> None:
+        """A hole punched in a file shows where the file is mapped, if its mmap() was not recorded.
+
+        The notifier also reports wider ranges (a split huge page): only the punched size tells.
+        """
+        frame, process = thread.frame, thread.process
+        if frame is None or frame.call != "fallocate" or frame.operation != "DISCARD":
+            return
+        punched = frame.entered
+        if row["size"] != punched["size"]:
+            return
+        vaddr, size = row["vaddr"], row["size"]
+        known = any(
+            m.fd == punched["fd"] and m.vaddr <= vaddr < m.vaddr + m.size for m in process.files
+        )
+        if known:
+            return
+        self.unmap_files(process, vaddr, size)
+        process.files.append(
+            FileMapping(vaddr, size, punched["fd"], punched["offset"], shared=True)
+        )
+        frame.live_at_entry |= {k for k in self.backed_by(frame) if self.live(k)}
+        self.rule_1(frame)
+
+    def address_space(self, frame: Frame, ret: int, *, seen: bool) -> None:
+        process, row = frame.thread.process, frame.entered
+        if ret < 0 and not (frame.call == "mmap" and ret < -4095):
+            return
+        if frame.call == "mmap":
+            # Its address is the result; where that is not recorded, the one that was insisted on.
+            at = ret % U64 if seen else row["vaddr"]
+            if not seen and not (row["flags"] or 0) & MAP_FIXED:
+                return
+            self.unmap_files(process, at, row["size"])
+            if row.get("file_fd") is not None:
+                shared = bool((row["flags"] or 0) & MAP_SHARED)
+                process.files.append(
+                    FileMapping(at, row["size"], row["file_fd"], row["offset"], shared)
+                )
+        elif frame.call == "munmap":
+            self.unmap_files(process, row["vaddr"], row["size"])
+        elif frame.call == "close" or (frame.call == "open" and seen):
+            self.descriptor_gone(process, row["fd"] if frame.call == "close" else ret)
+
+    def unmap_files(self, process: Process, vaddr: int, size: int) -> None:
+        kept = []
+        end = vaddr + size
+        for m in process.files:
+            if m.vaddr < vaddr:
+                kept.append(m.part(m.vaddr, min(m.size, vaddr - m.vaddr)))
+            if m.vaddr + m.size > end:
+                low = max(end, m.vaddr)
+                kept.append(m.part(low, m.vaddr + m.size - low))
+        process.files = kept
+
+    def descriptor_gone(self, process: Process, fd: int) -> None:
+        process.files = [m for m in process.files if m.fd != fd]
+        for container in process.every_container():
+            for entry in container.entries:
+                if entry.file_fd == fd:
+                    entry.file_fd = None
+
+    # ---- J4: a call to change attributes ----
+
+    def commit(self, frame: Frame, when: int, seq: int) -> None:
+        """The change takes effect: the first post hook, else the return (J3)."""
+        frame.committed, frame.commit_seq = when, seq
+        args = self.attr_arguments(frame, failed=False)
+        if args is not None and _sane(args):
+            containers = frame.thread.process.every_container()
+            keys = ((c, p) for c in containers for p in pages_of(args.iova, args.size))
+            frame.live_at_commit = {key for key in keys if self.live(key)}
+
+    def change(self, frame: Frame, args: Arguments) -> set[Key]:
+        """A successful call's effect, as of its commit; the live pages that it made private."""
+        process, when = frame.thread.process, frame.committed
+        assert when is not None
+        wanted = PRIVATE if args.attributes & 8 else SHARED
+        pages = list(pages_of(args.iova, args.size)) if _sane(args) else []
+        self.rule_3(frame, pages, wanted)
+        became = set()
+        if wanted == PRIVATE:
+            self.note_what_is_known(frame, pages)
+            became = {
+                key
+                for key in frame.live_at_commit
+                if process.attribute(key[1]) != PRIVATE
+                and ("TK101", key) not in process.open_violation
+            }
+        for page in pages:
+            if process.attribute(page) != wanted:
+                process.attr[page] = (wanted, frame.commit_seq)
+            if wanted == SHARED:
+                for container in process.every_container():
+                    # J4 TK103: until an attribute change makes them shared.
+                    v = process.open_violation.pop(("TK103", (container, page)), None)
+                    if v is not None:
+                        v.until_ns = when
+                        v.events.add(frame.entry_seq)
+        return became
+
+    def attributes_seen(self, thread: Thread, row: Row) -> None:
+        """The request's tracepoint, or the hook after it took effect."""
+        request = row["event"] == "kvm.attributes"
+        if thread.frame is None and request and not self.has_entered and not thread.unknown:
+            self.open_without_entry(thread, {**row, "cmd": ATTR_CMD})
+        frame = thread.frame
+        if frame is None or frame.operation != "ATTR":
+            self.forget_attributes(thread.process)  # a call whose result will not be known
+        elif request:
+            frame.attributes = row
+            frame.events.add(row["seq"])
+        elif frame.committed is None:
+            self.commit(frame, row["ts_ns"], row["seq"])
+
+    def forget_attributes(self, process: Process) -> None:
+        """J2: some range was changed to something."""
+        process.attr, process.attr_default = {}, None
+        process.attr_unknown_since = "unknown_arguments"
+        for conversion in list(process.conversions):
+            for key in list(conversion.open_pages):
+                del process.candidate[key]
+                self.settle(conversion, key, "unknown_arguments")
+
+    def note_what_is_known(self, frame: Frame, pages: list[int]) -> None:
+        """J4: a conversion without candidates is decided if every page of it is known."""
+        process = frame.thread.process
+        containers = process.every_container()
+        if not containers and not process.unmapped_known:
+            frame.all_known, frame.why_unknown = False, process.unknown_since
+        for page in pages:
+            if process.attribute(page) is None:
+                frame.all_known, frame.why_unknown = False, process.attr_unknown_since
+            for container in containers:
+                if not self.mapping_known((container, page)):
+                    frame.all_known, frame.why_unknown = False, container.unknown_since
+
+    def attr_returned(self, frame: Frame, ret: int, when: int, seq: int) -> None:
+        process = frame.thread.process
+        args = self.attr_arguments(frame, failed=ret < 0)
+        if ret < 0:
+            self.judge("TK202")
+            if ret == -EINVAL:  # IF TK202: refused
+                self.call_violation("TK202", "warning", frame, args, when)
+            return
+        if args is None:
+            # J2: an unknown range makes the whole attribute plane unknown.
+            self.judge("TK202", "unknown_arguments")
+            self.judge("TK101", "unknown_arguments")
+            self.forget_attributes(process)
+            return
+        self.judge("TK202")
+        if args.iova % PAGE or args.size % PAGE or not _sane(args):
+            self.call_violation("TK202", "error", frame, args, when)  # IF TK202: taken
+        hooked = frame.committed is not None
+        if not hooked:
+            self.commit(frame, when, seq)
+        became_private = self.change(frame, args)
+        if not args.attributes & 8:
+            # A4, TK102: "when the range is shared again" while the mapping is live.
+            pages = set(pages_of(args.iova, args.size)) if _sane(args) else set()
+            keys = {k for k in process.requested if k[1] in pages}
+            self.populated_again(frame.thread, keys, frame)
+            return
+        if not hooked and self.has_post:
+            became_private = set()  # J4: no hook where hooks are recorded: nothing changed
+        candidates = {k for k in became_private if self.live(k)}
+        if candidates and not self.blind:
+            assert frame.committed is not None
+            conversion = Conversion(
+                process, frame.thread, frame.committed, set(frame.events), set(candidates)
+            )
+            process.conversions.append(conversion)
+            process.candidate.update(dict.fromkeys(candidates, conversion))
+        else:
+            self.judge("TK101", None if frame.all_known else frame.why_unknown)
+
+    # ---- J4: map, unmap, discard, destroy ----
+
+    def map_returned(self, frame: Frame, ret: int, when: int, seq: int) -> None:
+        process, args = frame.thread.process, self.arguments(frame)
+        if args is not None and frame.cmd == TYPE1_MAP and args.flags & 4:
+            return  # J2: the VADDR flag: no map
+        container = self.container_of(frame)
+        if args is not None and _sane(args):
+            # A4, TK102: "when the range is mapped again" while the old mapping is live.
+            pages = set(pages_of(args.iova, args.size))
+            again = {k for k in process.requested if k[0] is container and k[1] in pages}
+            self.populated_again(frame.thread, again, frame)
+        if ret < 0:
+            if ret == -EEXIST:
+                self.call_violation("TK106", "warning", frame, args, when)  # IF TK106: refused
+            self.judge("TK106")
+            return
+        if container is None:
+            return
+        if args is None or not _sane(args):
+            self.judge("TK106", "unknown_arguments")
+            self.unknown_call(frame, container)
+            mapped = {p for iova, size in frame.maps for p in pages_of(iova, size)}
+        else:
+            mapped = set(pages_of(args.iova, args.size))
+            twice = {p for p in mapped if container.look(p).entry is not None}
+            if twice:  # D6: two live entries of one iova
+                for page in twice:
+                    self.violate(
+                        "TK106",
+                        "error",
+                        "certain",
+                        process,
+                        (container, page),
+                        frame.entry_ns,
+                        ("MAP", frame.thread, frame.run),
+                        frame.events,
+                    )
+            known = all(container.look(p).entered_known for p in mapped)
+            self.judge("TK106", None if known or twice else container.unknown_since)
+            entry = Entry(
+                args.iova, args.size, args.vaddr, args.file_fd, args.offset, frame.entry_seq
+            )
+            for page in mapped:
+                container.enter(page, entry)
+                state = container.at(page)
+                if not state.translated_known:  # nothing of it was shown: not translated
+                    state.translated_known, state.count = True, 0
+        self.premature(frame, container, mapped)
+
+    def premature(self, frame: Frame, container: Container, mapped: set[int]) -> None:
+        """J4 TK103 (D3): pages live after this call that were private since before it."""
+        process = frame.thread.process
+        # A4: a map's interval begins at its first event, a change's ends at its return.
+        begins, begins_seq = frame.entry_ns, frame.entry_seq
+        if self.has_map and frame.first_map_ns is not None:
+            begins, begins_seq = frame.first_map_ns, frame.first_map_seq
+        concurrent = [
+            o
+            for o in frame.attr_overlaps
+            if o.thread is not frame.thread and (o.returned_ns is None or o.returned_ns >= begins)
+        ]
+        ranges = [self.attr_arguments(o, failed=False) for o in concurrent]
+        unknown = False
+        for page in mapped:
+            key = (container, page)
+            if not self.live(key):
+                continue
+            unknown = unknown or process.attribute(page) is None
+            private = process.private_since_before(page, begins_seq)
+            if private and ("TK103", key) not in process.open_violation:
+                severity, confidence = ("error", "certain")
+                # A range that is not known yet may be this one.
+                if any(
+                    r is None or (_sane(r) and page in pages_of(r.iova, r.size)) for r in ranges
+                ):
+                    severity, confidence = ("warning", "possible")
+                for v in self.violate(
+                    "TK103",
+                    severity,
+                    confidence,
+                    process,
+                    key,
+                    begins,
+                    ("MAP", frame.thread, frame.run),
+                    frame.events,
+                ):
+                    process.open_violation["TK103", key] = v
+        self.judge("TK103", process.attr_unknown_since if unknown else None)
+
+    def unmap_returned(self, frame: Frame, ret: int, when: int, seq: int) -> None:
+        process, args = frame.thread.process, self.arguments(frame)
+        if args is not None and args.flags & 4 and frame.cmd == TYPE1_UNMAP:
+            return  # J2: only the user address is invalidated
+        container = self.container_of(frame)
+        if container is None:
+            return
+        if ret < 0:
+            self.unmap_refused(frame, container, args, ret, when)
+            return
+        if args is None:
+            self.judge("TK105", "unknown_arguments")
+            for page in {p for iova, size in frame.unmaps for p in pages_of(iova, size)}:
+                container.enter(page, None)
+            self.unknown_call(frame, container)
+            return
+        if _everything(frame.cmd, args):
+            pages: Iterable[int] = list(container.pages)
+        elif _sane(args):
+            pages = pages_of(args.iova, args.size)
+        else:
+            pages = ()
+        self.judge("TK105")
+        left = []
+        for page in pages:
+            state = container.at(page)
+            was_live = self.live((container, page))
+            if was_live and state.entry is not None and state.entry.seq > frame.entry_seq:
+                continue  # mapped by another thread meanwhile, and there: so it came after
+            if state.entry is not None and state.count and self.has_unmap:
+                left.append(page)  # J4 TK105: less removed than reported
+            if not state.translated_known:
+                state.translated_known, state.count = True, 0
+            if not self.has_unmap:
+                state.count = 0  # nothing else could show that it was removed
+            container.enter(page, None)
+            if was_live and not self.live((container, page)):
+                self.page_gone((container, page), frame, process, when, seq)
+        for page in left:
+            self.violate(
+                "TK105",
+                "error",
+                "certain",
+                process,
+                (container, page),
+                frame.entry_ns,
+                ("UNMAP", frame.thread, frame.run),
+                frame.events,
+            )
+
+    def unmap_refused(
+        self, frame: Frame, container: Container, args: Arguments | None, ret: int, when: int
+    ) -> None:
+        """J4 TK105 (D7, D9): was an entry cut?"""
+        refusal = -EINVAL if frame.cmd == TYPE1_UNMAP else -ENOENT
+        if ret != refusal:
+            return
+        if args is None:
+            self.judge("TK105", "unknown_arguments")
+            return
+        aligned = _sane(args) and not (args.iova % PAGE or args.size % PAGE)
+        if not aligned:
+            self.judge("TK105")
+            return
+        first, end = args.iova // PAGE, (args.iova + args.size) // PAGE
+        head, tail = container.look(first), container.look(end)
+        cuts_head = head.entry is not None and head.entry.iova < args.iova
+        cuts_tail = tail.entry is not None and args.iova <= tail.entry.iova < args.iova + args.size
+        if cuts_head or cuts_tail:
+            self.judge("TK105")
+            self.call_violation("TK105", "warning", frame, args, when)
+        elif ret == -EINVAL:
+            unknown = not (
+                container.look(first).entered_known and container.look(end - 1).entered_known
+            )
+            if unknown:
+                self.call_violation("TK105", "warning", frame, args, when, confidence="likely")
+            self.judge("TK105")
+        else:
+            self.judge("TK105")
+
+    def unknown_call(self, frame: Frame, container: Container) -> None:
+        """J2: a call without arguments; where no iommu events tell, nothing is known any more."""
+        if self.has_map:
+            for iova, size in frame.maps:
+                for page in pages_of(iova, size):
+                    state = container.at(page)
+                    if state.entry is None:
+                        state.entered_known = False
+            return
+        self.forget_container(frame.thread.process, container, "unknown_arguments")
+
+    def discard_returned(self, frame: Frame, ret: int, when: int, seq: int) -> None:
+        process = frame.thread.process
+        if ret < 0:
+            return
+        hit = {
+            k
+            for k in frame.live_at_entry  # J4 TK102: live both at its entry and its return
+            if self.live(k)
+            and k not in process.requested
+            and ("TK102", k) not in process.open_violation
+        }
+        if hit and not self.blind:
+            request = Request(process, frame.thread, frame.entry_ns, seq, set(frame.events), hit)
+            process.requests.append(request)
+            process.requested.update(dict.fromkeys(hit, request))
+        elif process.containers:
+            self.judge("TK102")
+
+    def destroy_returned(self, frame: Frame, ret: int, when: int, seq: int) -> None:
+        """J2: an ioas is destroyed, and with it its entries."""
+        process = frame.thread.process
+        row = frame.eprobe
+        if frame.callee is not None and frame.callee.get("id") is not None:
+            row = frame.callee
+        if ret < 0 or row is None or row.get("id") is None:
+            return
+        container = process.containers.get((*self.container_key(frame), row["id"]))
+        if container is None:
+            return
+        for page in list(container.pages):
+            was_live = self.live((container, page))
+            container.enter(page, None)
+            if was_live and not self.live((container, page)):
+                self.page_gone((container, page), frame, process, when, seq)
+
+    # ---- A4: when a conversion is over ----
+
+    def someone_is_unmapping(self, thread: Thread, key: Key) -> bool:
+        """J4: an UNMAP frame of another thread that covers the page is open."""
+        for frame in self.frames_of(thread.process):
+            if frame.thread is thread or frame.operation != "UNMAP":
+                continue
+            args = self.arguments(frame)
+            if args is None or _everything(frame.cmd, args):
+                return True  # it may be this one
+            if key[1] in pages_of(args.iova, args.size) and self.container_of(frame) is key[0]:
+                return True
+        return False
+
+    def end_conversion(self, thread: Thread, keys: Iterable[Key], seq: int) -> None:
+        """Rules 1 to 3 of A4: a candidate that is still live now is a violation."""
+        process = thread.process
+        for key in list(keys):
+            conversion = process.candidate.pop(key)
+            severity, confidence = ("error", "certain")
+            if self.someone_is_unmapping(thread, key):
+                severity, confidence = ("warning", "possible")
+            for v in self.violate(
+                "TK101", severity, confidence, process, key, conversion.commit_ns, conversion
+            ):
+                v.events.add(seq)
+                self.lasts(v)
+            self.settle(conversion, key)
+
+    def lasts(self, v: PageViolation) -> None:
+        """The violation goes on until its page is unmapped, which may be under way."""
+        for frame in self.frames_of(v.process):
+            if v.key in frame.leaving:
+                frame.awaiting.append(v)
+                return
+        v.process.open_violation[v.code, v.key] = v
+
+    def rule_1(self, frame: Frame) -> None:
+        """Entry of a discard of its shared backing that overlaps it."""
+        process = frame.thread.process
+        hit = [k for k in self.backed_by(frame) if k in process.candidate]
+        self.end_conversion(frame.thread, hit, frame.entry_seq)
+
+    def thread_runs_or_exits(self, thread: Thread, row: Row) -> None:
+        """Rule 2: that thread's next KVM_RUN, or its exit."""
+        process = thread.process
+        keys = [k for k, c in process.candidate.items() if c.thread is thread]
+        self.end_conversion(thread, keys, row["seq"])
+        requested = [k for k, r in process.requested.items() if r.thread is thread]
+        self.outlived(thread, requested, row["seq"])
+        if row["event"] == "kvm.entry" and thread.run_operation != "RUN":
+            thread.run += 1
+            thread.run_operation = "RUN"
+
+    def rule_3(self, frame: Frame, pages: list[int], wanted: str) -> None:
+        """Another attribute change of an overlapping range by the same process."""
+        process = frame.thread.process
+        covered = set(pages)
+        hit = [k for k in process.candidate if k[1] in covered]
+        for key in list(hit):
+            conversion = process.candidate[key]
+            if wanted == SHARED and conversion.thread is frame.thread:
+                del process.candidate[key]  # a rollback cancels it
+                self.settle(conversion, key)
+                hit.remove(key)
+        self.end_conversion(frame.thread, hit, frame.entry_seq)
+
+    def rule_4(self, process: Process, now: int) -> None:
+        """Nothing under way for longer than the grace: provisionally over."""
+        if not process.conversions and not process.requests:
+            return
+        if any(frame.operation in BUSY for frame in self.frames_of(process)):
+            return
+        assert process.last_return_ns is not None
+        if now - process.last_return_ns > self.grace_ns:
+            for work in (*process.conversions, *process.requests):
+                work.over = True
+
+    def populated_again(self, thread: Thread, keys: set[Key], frame: Frame) -> None:
+        """TK102: its pages are mapped, shared or populated again while the old mapping is live."""
+        process = thread.process
+        hit = [
+            k
+            for k in keys
+            if k in process.requested and process.requested[k].return_seq <= frame.entry_seq
+        ]
+        self.outlived(thread, hit, frame.entry_seq)
+
+    def outlived(self, thread: Thread, keys: Iterable[Key], seq: int) -> None:
+        process = thread.process
+        for key in list(keys):
+            request = process.requested.pop(key)
+            severity, confidence = ("error", "certain")
+            if self.someone_is_unmapping(thread, key):
+                severity, confidence = ("warning", "possible")
+            for v in self.violate(
+                "TK102", severity, confidence, process, key, request.entry_ns, request
+            ):
+                v.events.add(seq)
+                self.lasts(v)
+            self.settle(request, key)
+
+    def settle(self, work: Conversion | Request, key: Key, undecided: str | None = None) -> None:
+        """One page of a conversion or request is decided, or never will be."""
+        work.open_pages.discard(key)
+        work.undecided = work.undecided or undecided
+        if work.open_pages:
+            return
+        if isinstance(work, Conversion):
+            work.process.conversions.remove(work)
+            self.judge("TK101", work.undecided)
+        else:
+            work.process.requests.remove(work)
+            self.judge("TK102", work.undecided)
+
+    # ---- D13: a container's end ----
+
+    def domain_used(self, thread: Thread, row: Row) -> None:
+        frame = thread.frame
+        container = self.working_container(frame) if frame is not None else None
+        if container is not None and row.get("object"):
+            container.domains.add(row["object"])
+
+    def domain_freed(self, thread: Thread, row: Row) -> None:
+        for container in thread.process.every_container():
+            if row.get("object") not in container.domains:
+                continue
+            container.domains.discard(row["object"])
+            if not container.domains:
+                self.container_ended(thread.process, container, row["ts_ns"], row["seq"])
+
+    def container_ended(self, process: Process, container: Container, when: int, seq: int) -> None:
+        if not self.has_unmap:
+            self.judge("TK109", "no_event:iommu.unmap")
+            return
+        left = [p for p, state in container.pages.items() if state.count]
+        for page in left:
+            self.violate(
+                "TK109",
+                "error",
+                "certain",
+                process,
+                (container, page),
+                when,
+                ("END", container),
+                {seq},
+            )
+        self.judge("TK109")
+
+    # ---- J5: loss; the end ----
+
+    @property
+    def blind(self) -> bool:
+        return self.blind_until is not None
+
+    def lost(self, row: Row) -> None:
+        t0, t1 = row["ts_ns"], row["until_ns"]
+        self.calls.append(
+            (
+                ("LOST", row["seq"]),
+                Violation("TK901", "note", "certain", None, None, None, t0, t1, (row["seq"],)),
+            )
+        )
+        self.judged["TK901"].decided += 1
+        self.frames_end_with_their_callees()
+        self.forget_everything()
+        self.blind_until = max(t1, self.blind_until or t1)
+
+    def clock_trouble(self, row: Row) -> None:
+        self.calls.append(
+            (
+                ("CLOCK", row["seq"]),
+                Violation(
+                    "TK902",
+                    "warning",
+                    "certain",
+                    None,
+                    None,
+                    None,
+                    row["ts_ns"],
+                    row.get("until_ns"),
+                    (row["seq"],),
+                ),
+            )
+        )
+        self.judged["TK902"].decided += 1
+
+    def forget_everything(self) -> None:
+        self.after_loss = True
+        for process in self.processes:
+            for work in (*process.conversions, *process.requests):
+                code = "TK101" if isinstance(work, Conversion) else "TK102"
+                self.judged[code].undecided += 1
+                self.judged[code].reasons["loss"] += 1
+            process.conversions, process.requests = [], []
+            process.candidate, process.requested = {}, {}
+            process.open_violation = {}  # what was a violation stays one, until_ns null
+            process.attr, process.attr_default = {}, None
+            process.attr_unknown_since = process.unknown_since = "loss"
+            process.unmapped_known = False
+            process.fresh_ioas = set()
+            process.last_return_ns = None
+            for container in process.every_container():
+                container.pages, container.entries = {}, []
+                container.unmapped_known = False
+                container.unknown_since = "loss"
+        for thread in self.threads.values():
+            thread.frame = thread.eprobe = None
+            thread.unknown = True
+            thread.run += 1
+            thread.run_operation = None
+
+    def forget_container(self, process: Process, container: Container, why: str) -> None:
+        for key in [k for k in process.candidate if k[0] is container]:
+            self.settle(process.candidate.pop(key), key, why)
+        for key in [k for k in process.requested if k[0] is container]:
+            self.settle(process.requested.pop(key), key, why)
+        for code, key in [k for k in process.open_violation if k[1][0] is container]:
+            del process.open_violation[code, key]
+        container.pages, container.entries = {}, []
+        container.unmapped_known, container.unknown_since = False, why
+
+    def frames_end_with_their_callees(self) -> None:
+        """A4: where a call's exit is not recorded, the frame ends at its callee's return probe."""
+        open_frames = [t.frame for t in self.threads.values() if t.frame is not None]
+        ended = [(f.callee_return, f) for f in open_frames if f.callee_return is not None]
+        for (ret, when), frame in sorted(ended, key=lambda e: (e[0][1], e[1].entry_seq)):
+            self.close_frame(frame.thread, ret, when, frame.entry_seq, seen=True)
+
+    def trace_ends(self, now: int) -> None:
+        self.frames_end_with_their_callees()
+        for process in self.processes:
+            self.rule_4(process, now)
+            for conversion in list(process.conversions):
+                for key in list(conversion.open_pages):
+                    if conversion.over:
+                        self.violate(
+                            "TK101",
+                            "warning",
+                            "likely",
+                            process,
+                            key,
+                            conversion.commit_ns,
+                            conversion,
+                        )
+                    self.settle(conversion, key, None if conversion.over else "trace_end")
+            for request in list(process.requests):
+                for key in list(request.open_pages):
+                    if request.over:
+                        self.violate(
+                            "TK102", "warning", "likely", process, key, request.entry_ns, request
+                        )
+                    self.settle(request, key, None if request.over else "trace_end")
+            if process.dead_since is None or not process.every_container():
+                continue
+            # TK109.  The exit is recorded before the files are closed, and closing them takes its
+            # time: a trace that ends meanwhile is a trace that just ends (IF), not a leak.
+            for container in process.every_container():
+                left = any(state.count for state in container.pages.values())
+                if not left or now - process.dead_since[0] > max(self.grace_ns, TEARDOWN_NS):
+                    self.container_ended(process, container, *process.dead_since)
+                else:
+                    self.judge("TK109", "trace_end")
+
+    # ---- violations ----
+
+    def violate(
+        self,
+        code: str,
+        severity: str,
+        confidence: str,
+        process: Process,
+        key: Key,
+        from_ns: int,
+        cause: object,
+        events: set[int] | None = None,
+    ) -> list[PageViolation]:
+        """One page's violation, in a list; none while nothing is judged (J5)."""
+        if self.blind:
+            return []
+        if events is None:
+            assert isinstance(cause, Conversion | Request)
+            events = cause.events
+        made = PageViolation(code, severity, confidence, process, key, from_ns, cause, set(events))
+        entry = key[0].look(key[1]).entry
+        if entry is not None:
+            made.events.add(entry.seq)
+        self.pages.append(made)
+        return [made]
+
+    def call_violation(
+        self,
+        code: str,
+        severity: str,
+        frame: Frame,
+        args: Arguments | None,
+        when: int,
+        confidence: str = "certain",
+    ) -> None:
+        if self.blind:
+            return
+        process = frame.thread.process
+        iova, size = (args.iova, args.size) if args is not None else (None, None)
+        # IF: each change of attributes is a conversion; maps and unmaps make runs of calls.
+        cause = (code, severity, frame.thread, frame if frame.operation == "ATTR" else frame.run)
+        self.calls.append(
+            (
+                cause,
+                Violation(
+                    code,
+                    severity,
+                    confidence,
+                    process.pid,
+                    iova,
+                    size,
+                    frame.entry_ns,
+                    when,
+                    tuple(sorted(frame.events)),
+                ),
+            )
+        )
+
+    def judge(self, code: str, undecided: str | None = None) -> None:
+        if self.blind:
+            undecided = "loss"
+        counts = self.judged[code]
+        if undecided is None:
+            counts.decided += 1
+        else:
+            counts.undecided += 1
+            counts.reasons[undecided] += 1
+
+
+# --- helpers --------------------------------------------------------------------------------------
+
+
+def _from_row(row: Row) -> Arguments:
+    return Arguments(
+        row["iova"],
+        row["size"],
+        flags=row.get("flags") or 0,
+        vaddr=row.get("vaddr"),
+        file_fd=row.get("file_fd"),
+        offset=row.get("offset"),
+    )
+
+
+def _sane(args: Arguments) -> bool:
+    """Not empty, no wrap."""
+    return args.size > 0 and args.iova + args.size <= U64
+
+
+def _everything(cmd: int | None, args: Arguments) -> bool:
+    """J2: an unmap of all there is."""
+    if cmd == TYPE1_UNMAP:
+        return bool(args.flags & 2)
+    return cmd == IOAS_UNMAP and args.iova == 0 and args.size == U64 - 1
+
+
+def merge_pages(pages: Iterable[PageViolation]) -> list[Violation]:
+    """IF: an occurrence is all adjacent pages of one conversion, request or run of calls."""
+    groups: dict[tuple[Any, ...], list[PageViolation]] = {}
+    for v in pages:
+        cause = v.cause if isinstance(v.cause, tuple) else id(v.cause)
+        groups.setdefault((v.code, v.severity, v.confidence, v.key[0], cause), []).append(v)
+    out = []
+    for (code, severity, confidence, _container, _cause), group in groups.items():
+        group.sort(key=lambda v: v.key[1])
+        parts: list[list[PageViolation]] = []
+        for v in group:
+            if parts and v.key[1] <= parts[-1][-1].key[1] + 1:
+                parts[-1].append(v)
+            else:
+                parts.append([v])
+        for part in parts:
+            first, last = part[0].key[1], part[-1].key[1]
+            ends = [v.until_ns for v in part]
+            until = None if None in ends else max(e for e in ends if e is not None)
+            events = tuple(sorted(set().union(*(v.events for v in part))))
+            out.append(
+                Violation(
+                    code,
+                    severity,
+                    confidence,
+                    part[0].process.pid,
+                    first * PAGE,
+                    (last - first + 1) * PAGE,
+                    min(v.from_ns for v in part),
+                    until,
+                    events,
+                )
+            )
+    return out
+
+
+def merge_calls(calls: Iterable[tuple[object, Violation]]) -> list[Violation]:
+    """Refused calls of one uninterrupted run whose ranges touch are one occurrence (IF)."""
+    out: list[Violation] = []
+    last_cause: object = None
+    for cause, v in calls:
+        if out and cause == last_cause and v.iova is not None and out[-1].iova is not None:
+            a = out[-1]
+            assert a.iova is not None
+            assert a.size is not None
+            assert v.size is not None
+            if v.iova == a.iova + a.size and a.confidence == v.confidence:
+                out[-1] = a._replace(
+                    size=a.size + v.size,
+                    until_ns=v.until_ns,
+                    events=tuple(sorted({*a.events, *v.events})),
+                )
+                continue
+        out.append(v)
+        last_cause = cause
+    return out

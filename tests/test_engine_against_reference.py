@@ -1,0 +1,273 @@
+"""The engine and its oracle agree: on recordings, on examples, and on traces nobody thought of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, note, settings
+from hypothesis import strategies as st
+from recorded.judges import engine_violations, judged_by_engine, judged_by_reference
+from recorded.recordings import FOLDER, Recording, recordings
+from reference_engine import Violation, replay
+from trace_language import trace_of
+
+MS = 1_000_000
+SHORT = [r for r in recordings() if not r.is_long]
+SETUP = """
+    0us   vmm   create-vm
+    1us   vmm   memory
+    2us   vmm   set-iommu
+"""
+EXAMPLES = {
+    "the half that was not unmapped": """
+        5us   vmm   map 0x100000+1M
+        7us   vmm   map 0x200000+1M
+        9us   vmm   private 0x100000+2M
+        12us  vmm   unmap 0x100000+1M
+        15us  vmm   punch 0x100000+2M
+    """,
+    "qemu's own order": """
+        5us   vmm   private 0x100000+2M
+        9us   vmm   shared 0x100000+2M
+        12us  vmm   map 0x100000+2M each=4K
+        15us  vmm   punch-private 0x100000+2M
+        20us  vmm   private 0x100000+2M
+        25us  vmm   unmap 0x100000+2M
+        30us  vmm   punch 0x100000+2M
+        40us  vmm   run
+    """,
+    "unmapped first": """
+        5us   vmm   map 0x100000+2M
+        9us   vmm   unmap 0x100000+2M
+        12us  vmm   private 0x100000+2M
+        15us  vmm   punch 0x100000+2M
+        40us  vmm   run
+    """,
+    "still mapped at the next run": """
+        5us   vmm   map 0x100000+2M
+        9us   vmm   private 0x100000+2M
+        12us  vmm   run
+        20us  vmm   unmap 0x100000+2M
+    """,
+    "nothing for longer than the grace, then the unmap": """
+        5us   vmm   map 0x100000+2M
+        9us   vmm   private 0x100000+2M
+        3ms   vmm   unmap 0x100000+2M
+    """,
+    "nothing for longer than the grace, then the discard": """
+        5us   vmm   map 0x100000+2M
+        9us   vmm   private 0x100000+2M
+        3ms   vmm   punch 0x100000+2M
+    """,
+    "nothing more comes": """
+        5us   vmm   map 0x100000+2M
+        9us   vmm   private 0x100000+2M
+        3ms   end
+    """,
+    "rolled back": """
+        5us   vmm   map 0x100000+2M
+        9us   vmm   private 0x100000+2M
+        12us  vmm   shared 0x100000+2M
+        15us  vmm   run
+    """,
+    "made shared again by another thread": """
+        5us   vmm   map 0x100000+2M
+        9us   vmm   private 0x100000+2M
+        12us  vmm2  shared 0x100000+2M
+    """,
+    "another thread is unmapping": """
+        5us   vmm   map 0x100000+2M
+        9us   vmm   private 0x100000+2M
+        12us  vmm2  unmap 0x100000+2M for=20us
+        15us  vmm   punch 0x100000+2M
+    """,
+    "mapped in pieces while private": """
+        5us   vmm   private 0x100000+16K
+        9us   vmm   map 0x100000+4K
+        11us  vmm   map 0x101000+4K
+        12us  vmm   log
+        13us  vmm   map 0x102000+4K
+        15us  vmm   shared 0x100000+16K
+    """,
+    "mapped while another thread makes it shared": """
+        5us   vmm   private 0x100000+16K
+        9us   vmm2  shared 0x100000+16K for=20us
+        11us  vmm   map 0x100000+16K
+    """,
+    "unplugged like virtio-mem does": """
+        5us   vmm   map 0x200000+2M
+        9us   vmm   punch 0x200000+2M no-exit
+        12us  vmm   madvise 0x200000+2M no-exit
+        15us  vmm   unmap 0x200000+2M
+    """,
+    "discarded and populated again": """
+        5us   vmm   map 0x200000+2M
+        9us   vmm   punch 0x200000+2M
+        15us  vmm   populate 0x200000+2M
+        19us  vmm   unmap 0x200000+2M
+    """,
+    "refused calls": """
+        5us   vmm   map 0x200000+2M
+        9us   vmm   map 0x200000+4K ret=-17
+        12us  vmm   unmap 0x300000+4K ret=-22
+        15us  vmm   private 0x200001+4K ret=-22
+        18us  vmm   unmap 0x900000+4K
+    """,
+    "mapped twice": """
+        5us   vmm   map 0x200000+2M
+        9us   vmm   map 0x300000+2M
+    """,
+    "less removed than reported": """
+        5us   vmm   map 0x200000+2M
+        9us   vmm   unmap 0x200000+2M tell=0x1000
+    """,
+    "a loss in the middle": """
+        5us   vmm   map 0x200000+2M
+        9us   vmm   private 0x200000+2M
+        lost cpu0 11us..15us
+        20us  vmm   punch 0x200000+2M
+        30us  vmm   map 0x200000+2M
+        40us  vmm   private 0x200000+2M
+        50us  vmm   punch 0x200000+2M
+    """,
+    "the unmap in no frame": """
+        5us   vmm   map 0x200000+2M
+        9us   vmm   private 0x200000+2M
+        11us  vmm   iommu-unmap 0x200000+2M
+        12us  vmm   run
+    """,
+    "the arguments from an eprobe only": """
+        5us   vmm   map 0x200000+2M no-callee
+        9us   vmm   private 0x200000+2M no-callee
+        15us  vmm   unmap 0x200000+1M no-callee
+        18us  vmm   punch 0x200000+2M
+    """,
+    "a domain that ends with mappings": """
+        3us   vmm   map 0x100000+64K
+        5us   vmm   unmap 0x100000+4K ret=-22
+        9us   vmm   exit
+        20us  vmm   iommu-unmap 0x100000+32K
+        9s    end
+    """,
+}
+
+
+def comparable(violations: Iterable[Violation]) -> list[Any]:
+    """Everything but the evidence, which each chooses for itself."""
+    return sorted((v[:8] for v in violations), key=str)
+
+
+def assert_agreement(rows: list[dict[str, Any]], grace_ns: int = MS) -> None:
+    """Both say the same of the trace."""
+    ours = comparable(engine_violations(rows, grace_ns))
+    theirs = comparable(replay(rows, grace_ns).violations)
+    assert [v for v in ours if v not in theirs] == [], "the engine alone says so"
+    assert [v for v in theirs if v not in ours] == [], "the reference alone says so"
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("grace_ms", [0, 1, 100])
+@pytest.mark.parametrize("probes", [False, True], ids=["as-found", "with-definitions"])
+@pytest.mark.parametrize(
+    "recording",
+    SHORT or [pytest.param(None, marks=pytest.mark.skip(reason=f"no recordings in {FOLDER.name}"))],
+    ids=lambda r: r.name if r else "none",
+)
+def test_they_agree_on_recordings(recording: Recording, probes: bool, grace_ms: int) -> None:
+    stream = recording.stream(probes=probes)
+    ours = comparable(judged_by_engine(stream, grace_ms * MS))
+    assert ours == comparable(judged_by_reference(stream, grace_ms * MS))
+
+
+@pytest.mark.parametrize("example", list(EXAMPLES))
+def test_they_agree_on_examples(example: str) -> None:
+    rows = trace_of(SETUP + EXAMPLES[example])
+    assert_agreement(rows)
+    for events in range(len(rows)):
+        assert_agreement(rows[:events])
+
+
+RANGES = st.builds(
+    lambda first, pages: f"{0x100000 + first * 0x1000:#x}+{pages * 4}K",
+    st.integers(0, 5),
+    st.integers(1, 4),
+)
+TAKES = st.sampled_from(["1us", "1us", "8us", "30us", "2ms"])
+GAPS = st.sampled_from([0, 1, 1, 2, 5, 20, 1500])
+CALLS = st.one_of(
+    st.tuples(st.sampled_from(["map", "map", "unmap", "private", "private", "shared"]), RANGES),
+    st.tuples(st.sampled_from(["punch", "madvise", "populate", "punch-private"]), RANGES),
+    st.tuples(st.sampled_from(["run", "log", "enter"]), st.just("")),
+    st.tuples(st.sampled_from(["iommu-unmap"]), RANGES),
+)
+OPTIONS = {
+    "map": ["", "", "each=4K", "ret=-17", "no-exit", "no-callee"],
+    "unmap": ["", "", "", "ret=-22", "no-exit", "no-callee"],
+    "private": ["", "", "ret=-22", "no-op"],
+    "shared": ["", "", "ret=-22", "no-op"],
+    "punch": ["", "ret=-4", "no-exit"],
+}
+
+
+@st.composite
+def traces(draw: st.DrawFn, *, threads: int = 1, loss: bool = False) -> str:
+    """Calls in any order over a few pages; those of different threads overlap."""
+    lines = [] if draw(st.booleans()) else [SETUP]
+    if not lines:
+        lines = ["1us vmm memory"]
+    free = dict.fromkeys(range(1, threads + 1), 10_000)
+    now = 10_000
+    for _ in range(draw(st.integers(1, 14))):
+        verb, where = draw(CALLS)
+        thread = draw(st.integers(1, threads))
+        now += draw(GAPS) * 1000
+        start = max(now, free[thread])
+        takes = draw(TAKES) if threads > 1 else "1us"
+        option = draw(st.sampled_from(OPTIONS.get(verb, [""])))
+        actor = "vmm" if thread == 1 else f"vmm{thread}"
+        # No two events at one time: those of different threads have no order then.
+        lines.append(f"{start + thread}ns {actor} {verb} {where} {option} for={takes}")
+        free[thread] = start + {"1us": 1_100, "8us": 8_100, "30us": 30_100, "2ms": 2_000_100}[takes]
+        if threads == 1:
+            now = free[thread]
+        if loss and draw(st.integers(0, 5)) == 0:
+            lines.append(f"lost cpu0 {now}ns..{now + draw(st.integers(1, 20_000))}ns")
+    if draw(st.booleans()):
+        lines.append(f"{max(free.values()) + draw(GAPS) * 1000}ns end")
+    return "\n".join(lines)
+
+
+def check(text: str, cut: int, grace_ns: int) -> None:
+    note(text)
+    rows = trace_of(text)[:-cut] if cut else trace_of(text)
+    # No kernel lets a map succeed where one is already: nobody can say what the pages are then.
+    told = replay(rows, grace_ns).violations
+    assume(not any(v.code == "TK106" and v.severity == "error" for v in told))
+    assert_agreement(rows, grace_ns)
+
+
+CUTS = st.integers(0, 9)
+GRACES = st.sampled_from([0, MS, 100 * MS])
+many = settings(
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+
+
+@many
+@given(traces(), CUTS, GRACES)
+def test_they_agree_on_one_thread_doing_anything(text: str, cut: int, grace_ns: int) -> None:
+    check(text, cut, grace_ns)
+
+
+@many
+@given(traces(threads=3), CUTS, GRACES)
+def test_they_agree_on_three_threads_at_once(text: str, cut: int, grace_ns: int) -> None:
+    check(text, cut, grace_ns)
+
+
+@many
+@given(traces(threads=2, loss=True), CUTS, GRACES)
+def test_they_agree_where_events_were_lost(text: str, cut: int, grace_ns: int) -> None:
+    check(text, cut, grace_ns)
