@@ -36,6 +36,8 @@ else:
         Without reference counting (nothing here owns memory), and once for all integers: numba
         would otherwise compile a function again for each constant that it is called with.
         """
+        if config.DISABLE_JIT:
+            return function
         dispatcher: Any = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)(
             function
         )
@@ -48,6 +50,8 @@ else:
 
     def entry(function: F) -> F:
         """Compile on first use and keep the machine code between runs: what Python calls."""
+        if config.DISABLE_JIT:
+            return function
         given = config.CACHE_DIR
         config.CACHE_DIR = str(cache_folder())
         try:
