@@ -133,13 +133,27 @@ def _chain(
 
     def row(seq: int, what: str, text: str) -> Iterable[EvidenceRow]:
         if seq >= 0 and seq in events:
-            yield EvidenceRow(ts_ns=events[seq]["ts_ns"], seq=seq, what=what, text=text)
+            yield EvidenceRow(
+                ts_ns=events[seq]["ts_ns"],
+                seq=seq,
+                what=what,
+                text=text,
+                address=v.address,
+                size=v.size,
+            )
 
     def mapped(seq: int) -> Iterable[EvidenceRow]:
         event = events.get(seq)
-        if event is not None:
+        if event is not None and event["iova"] is not None and event["size"] is not None:
             text = f"map      [{event['iova']:#x}, +{size_text(event['size'])})"
-            yield EvidenceRow(ts_ns=event["ts_ns"], seq=seq, what="map", text=text)
+            yield EvidenceRow(
+                ts_ns=event["ts_ns"],
+                seq=seq,
+                what="map",
+                text=text,
+                address=event["iova"],
+                size=event["size"],
+            )
 
     def unmap_or_never(seq: int) -> Iterable[EvidenceRow]:
         if v.until_ns is not None and seq >= 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -53,7 +53,7 @@ def run(
         judgement, host=trace.manifest.host, lost_events=trace.manifest.lost_events
     )
     explain(violations, trace, trace.manifest.rows - 1, judgement.stream.last_ts)
-    outcomes = [_outcome(check(), violations) for check in checks]
+    outcomes = [_outcome(check(), violations, trace.manifest.events) for check in checks]
     stream = judgement.stream
     vms = sum(1 for row in judgement.spaces if row[L.S_KIND] == L.SPACE_VM)
     summary = TraceSummary(
@@ -83,11 +83,21 @@ def selected(only: Sequence[str]) -> list[type[Check]]:
     return [check for code, check in CHECKS.items() if code in wanted]
 
 
-def _outcome(check: Check, violations: Violations) -> Outcome:
+def _outcome(check: Check, violations: Violations, events: Mapping[str, int]) -> Outcome:
     found = sorted(check.findings(violations), key=lambda f: (f.severity.rank, f.id))
-    return Outcome(
-        code=check.code, name=check.name, judged=check.judged(violations), findings=tuple(found)
-    )
+    judged = check.judged(violations)
+    if not judged.decided:
+        missing = {f"no_event:{name}": 1 for name in _missing(check, events)}
+        judged = replace(judged, reasons={**judged.reasons, **missing})
+    return Outcome(code=check.code, name=check.name, judged=judged, findings=tuple(found))
+
+
+def _missing(check: Check, events: Mapping[str, int]) -> Iterator[str]:
+    """Event types that the check needs and the trace lacks; of alternatives the first."""
+    for need in check.needs:
+        alternatives = need if isinstance(need, tuple) else (need,)
+        if not any(events.get(kind.name_) for kind in alternatives):
+            yield alternatives[0].name_
 
 
 def _related(outcomes: list[Outcome]) -> list[Outcome]:

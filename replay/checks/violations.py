@@ -33,7 +33,7 @@ _REASONS = {
     L.Y_END: "trace_end",
     L.Y_LATE: "late_start",
     L.Y_UNKNOWN_ARGS: "unknown_arguments",
-    L.Y_NO_ATTR: "no_event:kvm.attributes",
+    L.Y_NO_ATTR: "no_vm",
     L.Y_BACKING: "unknown_backing",
     L.Y_NO_UNMAP: "no_event:iommu.unmap",
 }

@@ -57,7 +57,7 @@ def engine_violations(rows: Iterable[dict[str, Any]], grace_ns: int) -> list[Vio
 
 def _engine(table: pa.Table, events: Counter[str], grace_ns: int) -> list[Violation]:
     batches = table.select(COLUMNS).combine_chunks().to_batches()
-    judgement = judge(batches, events=events, grace_ns=grace_ns)
+    judgement = judge(batches, events=events, grace_ns=grace_ns, compiled=True)
     found = Violations.of(judgement, host=None, lost_events=0)
     out = [
         Violation(

@@ -16,6 +16,7 @@ _REASONS = {
     "loss": "events lost",
     "trace_end": "the trace ended first",
     "late_start": "the trace began too late",
+    "no_vm": "no VM of the process is known",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +11,7 @@ from pathlib import Path
 __all__ = ("cache_folder", "is_cached")
 
 
+@functools.cache
 def cache_folder() -> Path:
     """A folder of this version of the kernel's sources; ``NUMBA_CACHE_DIR`` goes before it.
 
