@@ -168,8 +168,10 @@ def assert_agreement(rows: list[dict[str, Any]], grace_ns: int = MS) -> None:
     assert ours == theirs
 
 
-@pytest.mark.parametrize("grace_ms", [0, 1, 100])
-@pytest.mark.parametrize("probes", [False, True], ids=["as-found", "with-definitions"])
+@pytest.mark.parametrize(
+    ("probes", "grace_ms"),
+    [(False, 1), (True, 1), (False, 100), pytest.param(False, 0, marks=pytest.mark.nightly)],
+)
 @pytest.mark.parametrize(
     "recording",
     SHORT or [pytest.param(None, marks=pytest.mark.skip(reason=f"no recordings in {FOLDER.name}"))],

@@ -41,6 +41,9 @@ def each(chosen: list[Recording]) -> pytest.MarkDecorator:
 
 probes = pytest.mark.parametrize("probes", [False, True], ids=["as-found", "with-definitions"])
 judges = pytest.mark.parametrize("judge", list(JUDGES))
+damaged_judges = pytest.mark.parametrize(
+    "judge", ["engine", pytest.param("reference", marks=pytest.mark.nightly)]
+)
 
 
 def told(recording: Recording, judge: str, grace_ns: int, *, probes: bool) -> list[Violation]:
@@ -131,7 +134,7 @@ def test_a_correct_qemu_has_no_error_at_any_grace(
         assert {v.code for v in warnings} <= {"TK105", "TK106", "TK202"}
 
 
-@judges
+@damaged_judges
 @each(SHORT)
 def test_a_cut_stream_has_no_error_that_the_whole_one_has_not(
     recording: Recording, judge: str
@@ -161,7 +164,7 @@ def cuts(stream: Stream, violations: list[Violation], budget: int) -> Iterator[i
     yield from sorted(wanted)
 
 
-@judges
+@damaged_judges
 @each(SHORT)
 def test_one_percent_lost_at_random_invents_no_error(recording: Recording, judge: str) -> None:
     stream = recording.stream()
@@ -176,7 +179,7 @@ def test_one_percent_lost_at_random_invents_no_error(recording: Recording, judge
         assert_nothing_new(JUDGES[judge](damaged, GRACE), whole, f"1 % lost, seed {seed}")
 
 
-@judges
+@damaged_judges
 @each([r for r in SHORT if r.planted])
 def test_what_a_loss_did_not_hit_is_still_found(recording: Recording, judge: str) -> None:
     survives_bursts(recording, judge, BURST_SEEDS[judge])
