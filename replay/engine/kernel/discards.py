@@ -8,7 +8,8 @@ from ._jit import jit
 from .conversions import in_flight
 from .identity import process_of
 from .layout import *
-from .planes import apply_map, mark_live, next_with, next_without, sane, tally
+from .planes import apply_map, mark_live, sane, tally
+from .searches import next_with, next_without
 from .watches import candidate, end_candidates, known_mask, live_mask
 
 

@@ -8,19 +8,9 @@ from ._jit import jit
 from .conversions import valid
 from .identity import process_of
 from .layout import *
-from .planes import (
-    apply_map,
-    attr_bits,
-    live_anywhere,
-    map_at,
-    next_premature,
-    next_with,
-    next_without,
-    sane,
-    tally,
-    transform_all,
-)
+from .planes import apply_map, attr_bits, map_at, sane, tally, transform_all
 from .relations import backing
+from .searches import live_anywhere, next_premature, next_with, next_without
 from .watches import end_candidates, live_mask, new_row, record, unmapped
 
 

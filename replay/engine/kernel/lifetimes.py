@@ -8,8 +8,9 @@ from ._jit import jit
 from .dma import leaked
 from .identity import descriptor_gone, process_of
 from .layout import *
-from .planes import forget_planes, live_anywhere, sane, tally
+from .planes import forget_planes, sane, tally
 from .relations import unrelate
+from .searches import live_anywhere
 from .watches import forget_watches
 
 

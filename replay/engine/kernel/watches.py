@@ -12,7 +12,8 @@ from typing import Any
 
 from ._jit import jit
 from .layout import *
-from .planes import apply_map, next_with, next_without, sane
+from .planes import apply_map, sane
+from .searches import next_with, next_without
 
 
 @jit
