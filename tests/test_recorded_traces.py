@@ -20,7 +20,7 @@ from reference_engine import Violation, pages_of
 MS = 1_000_000
 GRACE = 1 * MS
 ALL_CUTS = os.environ.get("TRACEKIT_CUTS") == "all"
-CUT_EVENTS = {"engine": 6_000_000, "reference": 300_000}
+CUT_EVENTS = {"engine": 4_000_000, "reference": 150_000}
 """Events that all cuts of one recording may hold together, before they are sampled."""
 RANDOM_LOSSES = {"engine": 15, "reference": 2}
 BURST_SEEDS = {"engine": 200, "reference": 20}

@@ -34,8 +34,8 @@ Judge = Callable[[Stream, int], list[Violation]]
 
 
 def judged_by_engine(stream: Stream, grace_ns: int) -> list[Violation]:
-    """What the engine says, in the reference's form."""
-    return _engine(stream.table(), stream.events(), grace_ns)
+    """What the engine says, in the reference's form; compiled, as many streams will follow."""
+    return _engine(stream.table(), stream.events(), grace_ns, compiled=True)
 
 
 def judged_by_reference(stream: Stream, grace_ns: int) -> list[Violation]:
@@ -55,7 +55,9 @@ def engine_violations(rows: Iterable[dict[str, Any]], grace_ns: int) -> list[Vio
     return _engine(table, Counter(row["event"] for row in listed), grace_ns)
 
 
-def _engine(table: pa.Table, events: Counter[str], grace_ns: int) -> list[Violation]:
+def _engine(
+    table: pa.Table, events: Counter[str], grace_ns: int, *, compiled: bool | None = None
+) -> list[Violation]:
     batches = table.select(COLUMNS).combine_chunks().to_batches()
     judgement = judge(batches, events=events, grace_ns=grace_ns, compiled=True)
     found = Violations.of(judgement, host=None, lost_events=0)
