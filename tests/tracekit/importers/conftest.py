@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
+SAMPLE = Path(__file__).parents[2] / "data" / "traces"
+
 
 @pytest.fixture(scope="session")
 def traces() -> Path:
-    """The folder with recorded traces."""
-    folder = os.environ.get("TRACEKIT_TRACES")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("TRACEKIT_TRACES names no folder with recordings")
-    return Path(folder)
+    """The folder with recorded traces: ``$TRACEKIT_TRACES``, else the sample."""
+    return Path(os.environ.get("TRACEKIT_TRACES") or SAMPLE)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from tracekit.ftrace.trace_dat import TraceDat
 from tracekit.ftrace.tracepoints import TRACEPOINTS
 from tracekit.importers import import_files
 
-FOLDER = os.environ.get("TRACEKIT_TRACES", "")
+FOLDER = os.environ.get("TRACEKIT_TRACES") or str(Path(__file__).parents[2] / "data" / "traces")
 RECORDINGS: list[Path] = sorted(Path(FOLDER).glob("*/*.dat")) if FOLDER else []
 PARAMETERS: list[Path | None] = [*RECORDINGS] or [None]
 SAMPLES = 200
