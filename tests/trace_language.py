@@ -11,6 +11,7 @@
     40us   vmm   punch 0x100000+2M             # a hole in the shared memory
     lost cpu0 44us..50us
     60us   vmm   run
+    clock-back cpu0 70us said=20us
     90us   end
 
 A line gives the rows that an importer makes of a recording in which everything was probed.  Every
@@ -91,6 +92,10 @@ def _line(words: list[str], threads: dict[str, int]) -> Iterator[Row]:
         first, last = (nanoseconds(t) for t in words[2].split(".."))
         cpu = int(words[1].removeprefix("cpu"))
         yield _row("trace.lost", first, None, cpu, until_ns=last)
+        return
+    if words[0] == "clock-back":
+        said = nanoseconds(words[3].removeprefix("said="))
+        yield _row("trace.clock_back", nanoseconds(words[2]), None, 0, until_ns=said)
         return
     at = nanoseconds(words[0])
     if words[1] == "end":

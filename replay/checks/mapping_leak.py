@@ -27,9 +27,11 @@ class MappingLeak:
 
     Example
         0us    vmm  set-iommu
-        5us    vmm  map   0x0+64K
+        5us    vmm  map    0x0+64K
+        20us   vmm  map    0x100000+64K
+        30us   vmm  unmap  0x100000+64K
         40us   vmm  exit
-        9ms    other  run
+        9ms    end
 
     What to look at
         Who else holds the container: a device descriptor, a leaked file, a child process. The

@@ -32,13 +32,13 @@ class StaleIommuMapping:
         same memory, and data of one reaches the other.
 
     Example
-        0us    vmm  mmap-ram
+        0us    vmm  memory
         1us    vmm  shared   0x100000+2M
         20us   vmm  map      0x100000+2M
         40us   vmm  private  0x100000+2M
         60us   vmm  unmap    0x100000+1M
         80us   vmm  punch    0x100000+2M
-        100us  vmm  run
+        100us  vmm  unmap    0x200000+1M
 
     What to look at
         QEMU hw/vfio/listener.c, vfio_ram_discard_notify_discard(): it returns nothing, so a failed

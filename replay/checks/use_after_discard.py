@@ -30,7 +30,7 @@ class UseAfterDiscard:
         two see different memory, and the discarded pages are not free.
 
     Example
-        0us    vmm  mmap-ram
+        0us    vmm  memory
         1us    vmm  create-vm
         5us    vmm  map      0x100000+64K
         40us   vmm  punch    0x100000+64K

@@ -1,0 +1,92 @@
+"""Every check's page holds an example, and the example raises exactly that code."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from trace_language import trace_of
+
+from replay import run
+from replay.checks import CHECKS
+from tracekit.events import COLUMNS, event_type
+from tracekit.findings import Outcome, Severity, Verdict
+from tracekit.store import open_trace, write_events
+
+SECTIONS = ("What it finds", "Why it matters", "Example", "What to look at", "Known limits")
+
+
+def example_of(code: str) -> str:
+    """The trace in the check's docstring."""
+    page = inspect.cleandoc(CHECKS[code].__doc__ or "")
+    inside = page.split("\nExample\n")[1].split("\nWhat to look at\n")[0]
+    return inspect.cleandoc("\n" + inside)
+
+
+def events_of(text: str) -> Iterator[object]:
+    """The rows of the test language as typed events."""
+    for row in trace_of(text):
+        kind = event_type(row["event"])
+        yield kind(**{k: v for k, v in row.items() if v is not None and k not in ("event", "seq")})
+
+
+def outcomes_of(text: str, folder: Path) -> dict[str, Outcome]:
+    """What the replay says of a written trace."""
+    path = folder / "t.parquet"
+    write_events(path, events_of(text))
+    return {o.code: o for o in run(open_trace(path)).outcomes}
+
+
+@pytest.mark.parametrize("code", list(CHECKS))
+def test_the_page_has_its_five_sections_in_order(code: str) -> None:
+    page = inspect.cleandoc(CHECKS[code].__doc__ or "")
+    places = [page.index(f"\n{section}\n") for section in SECTIONS]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("code", list(CHECKS))
+def test_the_example_raises_this_code_and_no_other_error(code: str, tmp_path: Path) -> None:
+    outcomes = outcomes_of(example_of(code), tmp_path)
+    assert outcomes[code].findings, "the example shows nothing"
+    errors = {f.code for o in outcomes.values() for f in o.findings if f.severity is Severity.ERROR}
+    assert errors <= {code}
+
+
+@pytest.mark.parametrize("code", [c for c in CHECKS if CHECKS[c].needs])
+def test_without_its_events_the_check_says_which_it_lacks(code: str, tmp_path: Path) -> None:
+    outcome = outcomes_of("0us vmm log\n5us end", tmp_path)[code]
+    assert outcome.verdict is Verdict.NOT_CHECKED
+    assert any(r.startswith("no_event:") for r in outcome.judged.reasons)
+
+
+QEMUS_ORDER = """
+    0us    vmm  create-vm
+    1us    vmm  memory
+    2us    vmm  set-iommu
+    10us   vmm  private 0x0+16M
+    40us   vmm  shared 0x100000+2M
+    50us   vmm  map 0x100000+2M each=4K
+    70us   vmm  punch-private 0x100000+2M
+    90us   vmm  run
+    100us  vmm  private 0x100000+2M
+    110us  vmm  unmap 0x100000+2M
+    130us  vmm  punch 0x100000+2M
+    150us  vmm  run
+    170us  vmm  exit
+    180us  vmm  iommu-unmap 0x0+4K
+    9ms    other log
+"""
+
+
+@pytest.mark.parametrize("code", list(CHECKS))
+def test_a_correct_host_holds(code: str, tmp_path: Path) -> None:
+    outcome = outcomes_of(QEMUS_ORDER, tmp_path)[code]
+    assert outcome.findings == ()
+    assert outcome.verdict is Verdict.HELD
+
+
+def test_the_events_of_the_test_language_are_the_schemas() -> None:
+    names = {c.name for c in COLUMNS}
+    assert all(set(row) <= names for row in trace_of(QEMUS_ORDER))
