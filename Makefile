@@ -39,6 +39,7 @@ types: $(READY)  ## mypy, strict
 bench: $(READY)  ## measure import and replay
 	$(VENV)/bin/python benchmarks/import.py
 	$(VENV)/bin/python benchmarks/replay.py
+	$(RUN) benchmarks.models
 
 docs: $(READY)  ## write the generated pages anew
 	$(VENV)/bin/python docs/generate.py
