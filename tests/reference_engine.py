@@ -41,6 +41,8 @@ OPERATIONS = {
     IOAS_UNMAP: "UNMAP",
     RUN_CMD: "RUN",
     IOAS_DESTROY: "DESTROY",
+    0x4020AE46: "SLOT",
+    0x40A0AE49: "SLOT",
 }
 # J2: the size that the caller itself writes confirms what an eprobe read from user memory.
 ARGSZ_HOLDS = {
@@ -65,9 +67,6 @@ CALLEE_RETURNS = (
 SYSTEM_CALLS = ("ioctl", "fallocate", "madvise", "mmap", "munmap", "open", "close")
 # J4, rule 4 of A4: the frames whose being open keeps a conversion going.
 BUSY = ("MAP", "UNMAP", "ATTR", "DISCARD")
-
-TEARDOWN_NS = 5_000_000_000
-"""TK109: how long a dead process's files may take to close (204 ms were recorded)."""
 
 
 class Violation(NamedTuple):
@@ -155,7 +154,8 @@ class Container:
     unmapped_known: bool  # a page never spoken of is known to be unmapped
     pages: dict[int, PageState] = field(default_factory=dict)
     unknown_since: str = "late_start"
-    domains: set[int] = field(default_factory=set)
+    mapped_into: set[int] = field(default_factory=set)  # domains, ever
+    translated_twice: bool = False
     entries: list[Entry] = field(default_factory=list)
 
     def enter(self, page: int, entry: Entry | None) -> None:
@@ -436,7 +436,7 @@ class _Machine:
             self.iommu_map(thread, row)
         elif event == "iommu.unmap":
             self.iommu_unmap(thread, row)
-        elif event in ("iommu.map_called", "iommu.group_attached"):
+        elif event == "iommu.map_called":
             self.domain_used(thread, row)
         elif event == "iommu.domain_freed":
             self.domain_freed(thread, row)
@@ -513,7 +513,7 @@ class _Machine:
             renamed[container] = mine
             if mine is not container:
                 mine.unmapped_known |= container.unmapped_known
-                mine.domains |= container.domains
+                mine.mapped_into |= container.mapped_into
                 for page, state in container.pages.items():
                     mine.pages.setdefault(page, state)
         keep.orphans += gone.orphans
@@ -854,6 +854,7 @@ class _Machine:
             state = container.at(page)
             # J3: once for each domain; a map call found nothing there, or it was refused.
             again = state.translated_known
+            container.translated_twice |= again and state.count > 0
             if frame is not None and frame.operation == "MAP":
                 again = again and page in frame.mapped
                 frame.mapped.add(page)
@@ -1264,7 +1265,8 @@ class _Machine:
             was_live = self.live((container, page))
             if was_live and state.entry is not None and state.entry.seq > frame.entry_seq:
                 continue  # mapped by another thread meanwhile, and there: so it came after
-            if state.entry is not None and state.count and self.has_unmap:
+            counted = not container.translated_twice and len(container.mapped_into) < 2
+            if state.entry is not None and state.count and self.has_unmap and counted:
                 left.append(page)  # J4 TK105: less removed than reported
             if not state.translated_known:
                 state.translated_known, state.count = True, 0
@@ -1433,10 +1435,17 @@ class _Machine:
         """Nothing under way for longer than the grace: provisionally over."""
         if not process.conversions and not process.requests:
             return
-        if any(frame.operation in BUSY for frame in self.frames_of(process)):
-            return
-        assert process.last_return_ns is not None
-        if now - process.last_return_ns > self.grace_ns:
+        returns = [process.last_return_ns]
+        for frame in self.frames_of(process):
+            if frame.operation in BUSY:
+                if frame.callee_return is None:
+                    return
+                returns.append(frame.callee_return[1])  # J1: over, as far as this rule is concerned
+        if now - max(t for t in returns if t is not None) > self.grace_ns:
+            for frame in self.frames_of(process):  # what those took out was out before
+                for key in frame.leaving:
+                    frame.awaiting += self.unmapped(process, key)
+                frame.leaving = []
             for work in (*process.conversions, *process.requests):
                 work.over = True
 
@@ -1483,17 +1492,24 @@ class _Machine:
         frame = thread.frame
         container = self.working_container(frame) if frame is not None else None
         if container is not None and row.get("object"):
-            container.domains.add(row["object"])
+            container.mapped_into.add(row["object"])
 
     def domain_freed(self, thread: Thread, row: Row) -> None:
+        """TK109: only of a domain that is known to be the container's only one."""
         for container in thread.process.every_container():
-            if row.get("object") not in container.domains:
-                continue
-            container.domains.discard(row["object"])
-            if not container.domains:
+            if container.mapped_into == {row.get("object")}:
+                container.mapped_into.clear()
                 self.container_ended(thread.process, container, row["ts_ns"], row["seq"])
 
-    def container_ended(self, process: Process, container: Container, when: int, seq: int) -> None:
+    def container_ended(
+        self,
+        process: Process,
+        container: Container,
+        when: int,
+        seq: int,
+        severity: str = "error",
+        confidence: str = "certain",
+    ) -> None:
         if not self.has_unmap:
             self.judge("TK109", "no_event:iommu.unmap")
             return
@@ -1501,8 +1517,8 @@ class _Machine:
         for page in left:
             self.violate(
                 "TK109",
-                "error",
-                "certain",
+                severity,
+                confidence,
                 process,
                 (container, page),
                 when,
@@ -1621,8 +1637,10 @@ class _Machine:
             # time: a trace that ends meanwhile is a trace that just ends (IF), not a leak.
             for container in process.every_container():
                 left = any(state.count for state in container.pages.values())
-                if not left or now - process.dead_since[0] > max(self.grace_ns, TEARDOWN_NS):
-                    self.container_ended(process, container, *process.dead_since)
+                if not left or now - process.dead_since[0] > self.grace_ns:
+                    # Its files may still be closing (204 ms were recorded): never certain.
+                    end = process.dead_since
+                    self.container_ended(process, container, *end, "warning", "likely")
                 else:
                     self.judge("TK109", "trace_end")
 

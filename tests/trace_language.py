@@ -33,6 +33,8 @@ call takes 1 us, its events spread over it.  Options:
     a map's pieces
 ``silent``
     no iommu events
+``domain``
+    a probe on iommu_map() shows the domain
 ``fd=N cpu=N at=ADDRESS flags=N tell=SIZE``
     descriptor, CPU, user address; flags of the call; what the iommu event says was unmapped
 """
@@ -217,6 +219,8 @@ def _map(call: _Call) -> Events:
     def inside() -> Events:
         if "silent" not in call:
             for iova, size in call.pieces():
+                if "domain" in call:
+                    yield "iommu.map_called", {"object": DOMAIN, "iova": iova, "size": size}
                 yield "iommu.map", {"iova": iova, "size": size, "paddr": 0x1_0000_0000 + iova}
 
     flags = int(call.options.get("flags", "3"))

@@ -27,11 +27,10 @@ class MappingLeak:
 
     Example
         0us    vmm  set-iommu
-        5us    vmm  map    0x0+64K
+        5us    vmm  map    0x0+64K       domain
         20us   vmm  map    0x100000+64K
         30us   vmm  unmap  0x100000+64K
-        40us   vmm  exit
-        9ms    end
+        40us   vmm  free-domain
 
     What to look at
         Who else holds the container: a device descriptor, a leaked file, a child process. The

@@ -66,6 +66,10 @@ class Manifest:
     disagreements: dict[str, int] = field(default_factory=dict)
     hz: int | None = None
 
+    def __post_init__(self) -> None:
+        # a recording may claim to have lost any number of events
+        object.__setattr__(self, "lost_events", min(self.lost_events, _INT64 - 1))
+
     @property
     def unrecognised(self) -> tuple[RecordedName, ...]:
         """What was recorded and no event type covers, most frequent first."""

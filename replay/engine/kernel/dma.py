@@ -314,7 +314,7 @@ def destroy_ioas(k: Any, proc: int, fd: int, ident: int) -> None:
 
 
 @jit
-def leaked(k: Any, space: int, thread: int, since: int, seq: int) -> None:
+def leaked(k: Any, space: int, thread: int, since: int, seq: int, sev: int, conf: int) -> None:
     """TK109: the container is gone and pages are still translated: one record a run of them."""
     tally(k, J_109, Y_DECIDED)
     for h in range(k.ck.shape[0]):
@@ -327,7 +327,7 @@ def leaked(k: Any, space: int, thread: int, since: int, seq: int) -> None:
         while p < end and k.g[G_OUT] + 8 < k.W.shape[0]:
             q = next_without(k, space, p, end, M_KI | M_I, M_KI | M_I)
             record(
-                k, 109, ERROR, CERTAIN, k.S[space, S_PROC], space, thread, p << 12, (q - p) << 12,
+                k, 109, sev, conf, k.S[space, S_PROC], space, thread, p << 12, (q - p) << 12,
                 since, NULL, seq, seq, 0,
             )  # fmt: skip
             p = next_with(k, space, q, end, M_KI | M_I, M_KI | M_I)
@@ -345,6 +345,6 @@ def domain_freed(k: Any, thread: int, obj: int, ts: int, seq: int) -> None:
             if not k.g[C_HAS_UNMAP]:
                 tally(k, J_109, Y_NO_UNMAP)
             elif live_anywhere(k, s, M_I):
-                leaked(k, s, thread, ts, seq)
+                leaked(k, s, thread, ts, seq, ERROR, CERTAIN)
             else:
                 tally(k, J_109, Y_DECIDED)

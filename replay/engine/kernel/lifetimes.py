@@ -61,7 +61,7 @@ def judge_exit(k: Any, proc: int, ts: int) -> None:
         elif ts - max(p[P_EXIT], p[P_LAST_UNMAP]) <= k.g[C_GRACE]:
             tally(k, J_109, Y_END)
         else:
-            leaked(k, s, proc, p[P_EXIT], -1)
+            leaked(k, s, proc, p[P_EXIT], -1, WARNING, LIKELY)
 
 
 @jit

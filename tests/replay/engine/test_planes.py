@@ -76,7 +76,9 @@ def test_many_pages_threads_and_files_make_the_tables_grow() -> None:
     lines = ["0us vmm create-vm", "1us vmm memory", "2us vmm set-iommu"]
     at = 10
     for i in range(150):
-        lines.append(f"{at}us vmm{i} map {i * 0x200000:#x}+4K at={0x7F0000000000 + i * 0x400000:#x}")
+        lines.append(
+            f"{at}us vmm{i} map {i * 0x200000:#x}+4K at={0x7F0000000000 + i * 0x400000:#x}"
+        )
         at += 2
     lines.append(f"{at}us vmm private 0x0+{TEBIBYTE}")
     lines.append(f"{at + 5}us vmm run")
