@@ -108,6 +108,11 @@ EXAMPLES = {
         15us  vmm   populate 0x200000+2M
         19us  vmm   unmap 0x200000+2M
     """,
+    "mapped again in vain over what was discarded": """
+        5us   vmm   map 0x200000+2M
+        9us   vmm   punch 0x200000+2M
+        15us  vmm   map 0x200000+2M ret=-17
+    """,
     "refused calls": """
         5us   vmm   map 0x200000+2M
         9us   vmm   map 0x200000+4K ret=-17

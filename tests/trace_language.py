@@ -23,6 +23,8 @@ call takes 1 us, its events spread over it.  Options:
     how long it takes
 ``no-exit``
     its return was not recorded, nor its callee's
+``no-return``
+    its callee's return was recorded, its own not
 ``no-callee``
     no probe on the kernel function: an eprobe on the system call's entry tells the arguments
 ``bare``
@@ -188,7 +190,8 @@ class _Call:
             return
         if told:
             yield f"{callee}_returned", {"ret": self.ret}
-        yield "ioctl.returned", {"ret": self.ret}
+        if "no-return" not in self:
+            yield "ioctl.returned", {"ret": self.ret}
 
     def system_call(self, name: str, **columns: Any) -> Events:
         yield f"{name}.entered", columns

@@ -8,7 +8,15 @@ from ._jit import jit
 from .identity import process_of
 from .layout import *
 from .planes import apply_map, mark_stale, sane, set_attr, spans, tally
-from .watches import candidate, end_candidates, end_premature, known_mask, live_mask, record
+from .watches import (
+    candidate,
+    end_candidates,
+    end_premature,
+    known_mask,
+    live_mask,
+    record,
+    unmapped,
+)
 
 
 @jit
@@ -31,6 +39,20 @@ def in_flight(k: Any, proc: int, thread: int, op: int, p0: int, p1: int) -> bool
         if (row[T_ADDR] >> 12) < p1 and p0 < ((row[T_ADDR] + row[T_SIZE]) >> 12):
             return True
     return False
+
+
+@jit
+def settle_returned(k: Any, proc: int, space: int, p0: int, p1: int, seq: int) -> None:
+    """Settle what an unmap took out whose callee has returned, though its exit has not been seen.
+
+    Another thread is about to do something to these pages; the unmap came before it.
+    """
+    for other in range(k.T.shape[0]):
+        t = k.T[other]
+        if t[T_STATE] != STATE_FRAME or t[T_OP] != OP_UNMAP or t[T_RET] == NULL or t[T_RET] < 0:
+            continue
+        if process_of(k, other) == proc:
+            unmapped(k, proc, space, p0, p1, t[T_RET_TS], seq)
 
 
 @jit
@@ -82,6 +104,9 @@ def attribute_change(k: Any, thread: int, vm: int, ret: int, ts: int, seq: int) 
     real = not k.g[C_HAS_POST] or t[T_COMMIT] != NULL
     before = t[T_ENTER_SEQ]
     if k.g[G_ACTIVE]:
+        for s in range(k.g[G_SPACES]):
+            if k.S[s, S_KIND] == SPACE_CONTAINER and k.S[s, S_PROC] == proc:
+                settle_returned(k, proc, s, p0, p1, before)
         conf, sev = CERTAIN, ERROR
         if in_flight(k, proc, thread, OP_UNMAP, p0, p1):
             conf, sev = POSSIBLE, WARNING

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._jit import jit
-from .conversions import in_flight
+from .conversions import in_flight, settle_returned
 from .identity import process_of
 from .layout import *
 from .planes import apply_map, mark_live, sane, tally
@@ -60,6 +60,7 @@ def backing_range(
             value = bit | (d << M_DELTA_SHIFT)
             if not k.g[G_ACTIVE]:
                 continue
+            settle_returned(k, proc, s, p0, p1, seq)
             p = next_with(k, s, p0, p1, mask, value)
             while p < p1:
                 q = next_without(k, s, p, p1, mask, value)

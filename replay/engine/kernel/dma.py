@@ -153,6 +153,12 @@ def map_done(k: Any, thread: int, space: int, ret: int, ts: int, seq: int) -> No
     proc = process_of(k, thread)
     known = arguments_hold(k, thread)
     iommufd = t[T_CMD] != 0x3B71
+    if k.g[G_ACTIVE] and known and valid(t[T_ADDR], t[T_SIZE]):
+        # mapped again, be it in vain, while what was discarded is still mapped
+        end_candidates(
+            k, 102, proc, space, -1, t[T_ADDR] >> 12, (t[T_ADDR] + t[T_SIZE]) >> 12,
+            t[T_ENTER_SEQ], True, CERTAIN, ERROR, R_MAP, t[T_ENTER_SEQ],
+        )  # fmt: skip
     if ret < 0:
         tally(k, J_106, Y_DECIDED)
         if ret == -17:
@@ -197,14 +203,9 @@ def map_done(k: Any, thread: int, space: int, ret: int, ts: int, seq: int) -> No
                 t[T_ENTER], NULL, t[T_ENTER_SEQ], seq, 0,
             )  # fmt: skip
             p = next_with(k, space, q, p1, M_E, M_E)
-        some, every = apply_map(k, space, p0, p1, X_ENTER, delta)
+        _, every = apply_map(k, space, p0, p1, X_ENTER, delta)
         apply_map(k, space, p0, p0 + 1, X_SET, M_FIRST)
         tally(k, J_106, Y_DECIDED if twice or every & M_KE else Y_LATE)
-        if some & M_W102:
-            end_candidates(
-                k, 102, proc, space, -1, p0, p1, t[T_ENTER_SEQ],
-                True, CERTAIN, ERROR, R_MAP, t[T_ENTER_SEQ],
-            )  # fmt: skip
     premature(k, thread, proc, space, p0, p1, seq)
 
 

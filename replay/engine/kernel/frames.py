@@ -18,7 +18,7 @@ from .calls import (
     start_run,
     take_arguments,
 )
-from .conversions import forget_attributes
+from .conversions import forget_attributes, settle_returned
 from .discards import begin_backing, discard_entered
 from .dma import domain_freed, forget_range
 from .identity import add_gmem, is_gmem, process_of, same_object, space_of
@@ -62,6 +62,8 @@ def map_event(k: Any, b: Any, i: int, thread: int) -> None:
         t[T_FIRST_MAP_SEQ] = b[B_SEQ, i]
     t[T_EV_LO] = p0 if t[T_EV_LO] == NULL else min(t[T_EV_LO], p0)
     t[T_EV_HI] = p1 if t[T_EV_HI] == NULL else max(t[T_EV_HI], p1)
+    if k.g[G_ACTIVE]:
+        settle_returned(k, proc, space, p0, p1, b[B_SEQ, i])
     some, _ = apply_map(k, space, p0, p1, X_MAP_EVENT, 0)
     if some & M_I:
         k.S[space, S_MULTI] = 1  # a second domain: its unmaps come, or it is freed without any

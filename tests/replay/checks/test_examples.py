@@ -90,3 +90,23 @@ def test_a_correct_host_holds(code: str, tmp_path: Path) -> None:
 def test_the_events_of_the_test_language_are_the_schemas() -> None:
     names = {c.name for c in COLUMNS}
     assert all(set(row) <= names for row in trace_of(QEMUS_ORDER))
+
+
+def test_an_unmap_whose_exit_was_not_recorded_came_before_another_threads_map(
+    tmp_path: Path,
+) -> None:
+    # virtio-mem unplugs (discard, unmap), and another thread plugs the block again
+    outcomes = outcomes_of(
+        """
+        0us    vmm   create-vm
+        1us    vmm   memory
+        2us    vmm   set-iommu
+        5us    vmm   map 0x200000+2M
+        20us   vmm   punch 0x200000+2M
+        30us   vmm   unmap 0x200000+2M no-return
+        60us   vmm2  map 0x200000+2M
+        90us   vmm2  run
+        """,
+        tmp_path,
+    )
+    assert {f.severity for f in outcomes["TK102"].findings} == {Severity.NOTE}
