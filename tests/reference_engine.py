@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-__all__ = ("JudgedCounts", "Replayed", "Violation", "errors_only", "pages_of", "replay")
+__all__ = ("JudgedCounts", "Replayed", "Violation", "pages_of", "replay")
 
 Row = dict[str, Any]
 
@@ -107,17 +107,6 @@ def replay(rows: Iterable[Row], grace_ns: int = 1_000_000) -> Replayed:
 def pages_of(iova: int, size: int) -> range:
     """The page numbers that [iova, iova + size) touches."""
     return range(iova // PAGE, -(-(iova + size) // PAGE))
-
-
-def errors_only(violations: Iterable[Violation]) -> dict[str, set[int]]:
-    """Per code, every page that stands in an error."""
-    out: dict[str, set[int]] = {}
-    for v in violations:
-        if v.severity == "error":
-            out.setdefault(v.code, set()).update(
-                pages_of(v.iova, v.size) if v.iova is not None else (-1,)
-            )
-    return out
 
 
 # --- what the machine is made of ------------------------------------------------------------------
