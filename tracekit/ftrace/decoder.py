@@ -1,7 +1,7 @@
-"""Pages of several CPUs -> record batches in time order, with bounded memory.
+"""Records of several CPUs -> record batches in time order, with bounded memory.
 
-Holds one chunk of pages per CPU.  What was seen on the way is counted by event, so that nothing is
-dropped in silence.
+Holds one chunk of records per CPU.  What was seen on the way is counted by event, so that nothing
+is dropped in silence.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from tracekit.ftrace.kallsyms import Kallsyms
 from tracekit.ftrace.probes import Definition
 from tracekit.ftrace.program import MAX_KINDS, Program, Recipe, column_index
 from tracekit.ftrace.recognise import probe_address_field, recognise
-from tracekit.ftrace.ring_buffer import FAULTS, PageLayout, Records, decode_pages
+from tracekit.ftrace.ring_buffer import Records
 
-__all__ = ("Decoder", "PageSource", "Recorded", "Stream")
+__all__ = ("Decoder", "RecordSource", "Recorded", "Stream")
 
 BATCH_ROWS = 1 << 16
 CHUNK_BYTES = 1 << 19
@@ -37,23 +37,32 @@ SMALL = 2 << 20
 """Bytes of pages below which kernels run uncompiled: numba takes longer to load than they run."""
 
 
-class PageSource(Protocol):
-    """Where a CPU's pages come from."""
+class RecordSource(Protocol):
+    """Where a CPU's records come from: in their order of time."""
+
+    @property
+    def unit(self) -> int:
+        """The least bytes of ``Records.pages`` that :meth:`fill` needs."""
 
     @property
     def finished(self) -> bool:
-        """No more pages."""
+        """No more records."""
 
-    def fill(self, target: memoryview) -> int:
-        """Put whole pages into ``target``; how many bytes."""
+    def fill(self, records: Records) -> None:
+        """Put the next records there; ``state[3]`` and ``state[4]`` say how many, and marks.
+
+        ``state`` is what the last call left.  None may be filled before ``finished``.
+
+        :raises ImportFormatError: damaged
+        """
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One CPU's pages, and how messages name them."""
+    """One CPU's records, and how messages name them."""
 
     cpu: int
-    source: PageSource
+    source: RecordSource
     where: str
     dropped: int = 0
     until_ns: int = 0
@@ -76,7 +85,6 @@ class Decoder:
     def __init__(
         self,
         formats: Sequence[EventFormat],
-        layout: PageLayout,
         streams: Sequence[Stream],
         *,
         comms: Mapping[int, str],
@@ -92,11 +100,9 @@ class Decoder:
                 raise ImportFormatError(
                     f"events {other.source} and {event.source} have the same number {event.id}"
                 )
-        self._layout = layout
         self._streams = list(streams)
         self._kallsyms = kallsyms
         self._definitions = definitions
-        self._decode = kernel(decode_pages, compile=not small)
         self._gather = kernel(gather, compile=not small)
         self._program = Program()
         self._event_names = list(EVENT_TYPES)
@@ -180,19 +186,11 @@ class Decoder:
         :raises ImportFormatError: damaged pages or records
         """
         count = len(self._streams)
-        page_size = self._layout.page_size
         share = min(CHUNK_BYTES, ALL_CHUNKS_BYTES // max(count, 1))
-        self._chunk_pages = max(1, share // page_size)
-        room = Records(self._chunk_pages, self._layout)
-        self._pages = np.zeros((count, self._chunk_pages * page_size), np.uint8)
-        self._words = self._pages.view(np.uint32)
-        self._ts = np.zeros((count, len(room.ts)), np.int64)
-        self._at = np.zeros((count, len(room.at)), np.int32)
-        self._size = np.zeros((count, len(room.size)), np.int32)
-        self._until = np.zeros((count, len(room.until)), np.int64)
-        self._lost = np.zeros((count, len(room.lost)), np.int64)
-        self._time = np.zeros((count, len(room.state)), np.int64)
-        self._read = np.zeros(count, np.int64)
+        unit = max((s.source.unit for s in self._streams), default=8)
+        size = max(unit, share // unit * unit)
+        room = Records(count, size, min((s.source.unit for s in self._streams), default=8))
+        self._room = room
         head = np.zeros(count, np.int64)
         self._head, self._tail = head, np.zeros(count, np.int64)
         self._finished = np.zeros(count, np.int64)
@@ -218,8 +216,8 @@ class Decoder:
         while True:
             program = self._program
             result = self._gather(
-                self._pages, self._words, self._ts, self._at, self._size, self._until,
-                self._lost, self._head, self._tail, self._finished, cpus, program.kind_of,
+                room.pages, room.words, room.ts, room.at, room.size, room.until, room.lost,
+                self._head, self._tail, self._finished, cpus, program.kind_of,
                 program.kinds, program.steps, program.cases, self._comm_tids, self._comm_of,
                 marks, self._seen, self._rows_of, self._doubted, columns.ts, columns.cpu,
                 columns.tid, columns.comm, columns.source, columns.event, columns.context,
@@ -227,7 +225,7 @@ class Decoder:
             )  # fmt: skip
             rows, texts, stream = (int(v) for v in state)
             if texts:
-                columns.intern(columns.texts[:texts], self._pages)
+                columns.intern(columns.texts[:texts], room.pages)
                 state[1] = 0
             if result == NEED:
                 self._refill(stream)
@@ -247,51 +245,38 @@ class Decoder:
                     return
 
     def _refill(self, stream: int) -> None:
-        """Decode the next pages of a stream, or note that there are none."""
-        source = self._streams[stream].source
-        size = 0
-        if not source.finished:
-            size = source.fill(memoryview(self._pages[stream]).cast("B"))
+        """Take the next records of a stream, or note that there are none."""
+        source, records = self._streams[stream].source, self._room.stream(stream)
         self._head[stream] = self._tail[stream] = 0
-        if not size:
+        if source.finished:
             self._finished[stream] = 1
             return
-        layout, state = self._layout, self._time[stream]
-        fault = self._decode(
-            self._words[stream], size // layout.page_size, layout.page_size, layout.stamp,
-            layout.commit, layout.data, self._ts[stream], self._at[stream], self._size[stream],
-            self._until[stream], self._lost[stream], state,
-        )  # fmt: skip
-        if fault:
-            page = int(self._read[stream]) + int(state[5])
-            raise ImportFormatError(
-                f"{self._streams[stream].where}: page {page} is damaged: {FAULTS[fault]}"
-            )
-        if state[3] and stream not in self._begun:
+        records.state[3] = records.state[4] = 0
+        source.fill(records)
+        if records.state[3] and stream not in self._begun:
             self._begun.add(stream)
             if self._streams[stream].dropped:
                 self._mark_dropped(stream)
-        self._read[stream] += size // layout.page_size
-        self._tail[stream] = state[3]
-        self._count_marks(stream, int(state[3]), int(state[4]))
+        self._tail[stream] = records.state[3]
+        self._count_marks(records)
 
     def _mark_dropped(self, stream: int) -> None:
         """Put a hole over the whole of a stream before its first record."""
-        state, dropped = self._time[stream], self._streams[stream]
-        records, marks = int(state[3]), int(state[4])
-        for column in (self._ts[stream], self._at[stream], self._size[stream]):
+        one, dropped = self._room.stream(stream), self._streams[stream]
+        records, marks = int(one.state[3]), int(one.state[4])
+        for column in (one.ts, one.at, one.size):
             column[1 : records + 1] = column[:records].copy()
-        self._at[stream, 0], self._size[stream, 0] = ring_buffer.MARK_LOST, marks
-        self._until[stream, marks] = max(dropped.until_ns, int(self._ts[stream, records]))
-        self._lost[stream, marks] = dropped.dropped
-        state[3], state[4] = records + 1, marks + 1
+        one.at[0], one.size[0] = ring_buffer.MARK_LOST, marks
+        one.until[marks] = max(dropped.until_ns, int(one.ts[records]))
+        one.lost[marks] = dropped.dropped
+        one.state[3], one.state[4] = records + 1, marks + 1
 
-    def _count_marks(self, stream: int, records: int, marks: int) -> None:
+    def _count_marks(self, one: Records) -> None:
+        records, marks = int(one.state[3]), int(one.state[4])
         if not marks:
             return
-        kinds = self._at[stream, :records]
-        lost_at = self._size[stream, :records][kinds == ring_buffer.MARK_LOST]
-        counts = self._lost[stream, lost_at]
+        kinds = one.at[:records]
+        counts = one.lost[one.size[:records][kinds == ring_buffer.MARK_LOST]]
         self.loss_marks += len(counts)
         self.lost_events += sum(c for c in counts.tolist() if c > 0)
         self.lost_unknown = self.lost_unknown or bool((counts < 0).any())
@@ -299,8 +284,9 @@ class Decoder:
 
     def _record(self, stream: int) -> tuple[int, npt.NDArray[np.uint8]]:
         """Event number and payload of the next record of a stream."""
-        at, size = (int(a[stream, self._head[stream]]) for a in (self._at, self._size))
-        payload = self._pages[stream, at : at + size]
+        one = self._room.stream(stream)
+        at, size = (int(a[self._head[stream]]) for a in (one.at, one.size))
+        payload = one.pages[at : at + size]
         return int(payload[0]) | int(payload[1]) << 8, payload
 
     def _resolve(self, stream: int) -> None:

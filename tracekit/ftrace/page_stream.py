@@ -2,17 +2,74 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from tracekit.errors import ImportFormatError
+from tracekit.ftrace._jit import kernel
 from tracekit.ftrace.byte_source import RegularFile
 from tracekit.ftrace.compression import decompress
+from tracekit.ftrace.ring_buffer import FAULTS, PageLayout, Records, decode_pages
 from tracekit.ftrace.trace_dat import CpuData
 
-__all__ = ("PageStream",)
+__all__ = ("PageRecords", "PageSource", "PageStream")
 
 MAX_CHUNK_PAGES = 16
 """Pages in a compressed chunk; trace-cmd makes them of ten."""
 MAX_RATIO = 4096
 """How much smaller compression can make a chunk; ten empty pages come to some 2000."""
+
+
+class PageSource(Protocol):
+    """Where a CPU's pages come from."""
+
+    @property
+    def finished(self) -> bool:
+        """No more pages."""
+
+    def fill(self, target: memoryview) -> int:
+        """Put whole pages into ``target``; how many bytes."""
+
+
+class PageRecords:
+    """A CPU's pages, decoded."""
+
+    def __init__(
+        self, source: PageSource, layout: PageLayout, where: str, *, small: bool = False
+    ) -> None:
+        """``small``: decode with the uncompiled kernel."""
+        self._source = source
+        self._layout = layout
+        self._where = where
+        self._decode = kernel(decode_pages, compile=not small)
+        self._pages_read = 0
+
+    @property
+    def unit(self) -> int:
+        """One page."""
+        return self._layout.page_size
+
+    @property
+    def finished(self) -> bool:
+        """No more pages."""
+        return self._source.finished
+
+    def fill(self, records: Records) -> None:
+        """Decode as many of the next pages as there is room for.
+
+        :raises ImportFormatError: a damaged page
+        """
+        layout = self._layout
+        pages = self._source.fill(records.pages.data.cast("B")) // layout.page_size
+        if not pages:
+            return
+        fault = self._decode(
+            records.words, pages, layout.page_size, layout.stamp, layout.commit, layout.data,
+            records.ts, records.at, records.size, records.until, records.lost, records.state,
+        )  # fmt: skip
+        if fault:
+            page = self._pages_read + int(records.state[5])
+            raise ImportFormatError(f"{self._where}: page {page} is damaged: {FAULTS[fault]}")
+        self._pages_read += pages
 
 
 class PageStream:

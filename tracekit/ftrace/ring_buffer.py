@@ -54,30 +54,39 @@ class PageLayout:
     data: int
     capacity: int
 
-    @property
-    def most_records(self) -> int:
-        """Records, and marks, that one page can yield: an event word and a common header each."""
-        return 2 * (self.capacity // 12) + 2
-
 
 class Records:
-    """What one call of :func:`decode_pages` yields, in buffers that are used again.
+    """Some of one CPU's records, in buffers that are used again.
 
-    ``ts``: nanoseconds, never decreasing.  ``at``: the payload's first byte in the pages given, or
+    ``pages``: bytes that hold the payloads, each on a multiple of four; ``words``: the same as u32.
+    ``ts``: nanoseconds, never decreasing.  ``at``: the payload's first byte in ``pages``, or
     a ``MARK_``.  ``size``: the payload's bytes; of a mark, its index in ``until`` (ns) and
     ``lost`` (events, -1 unknown).  ``state`` carries a CPU's time from one call to the next: last
     time, last raw time, whether there was any, number of records, number of marks, number of the
-    faulty page.
+    faulty page.  Made for ``streams`` CPUs at once; :meth:`stream` is one of them.
     """
 
-    def __init__(self, pages: int, layout: PageLayout) -> None:
-        rows, marks = pages * layout.most_records, pages * (layout.most_records // 2 + 2)
-        self.ts = np.zeros(rows, np.int64)
-        self.at = np.zeros(rows, np.int32)
-        self.size = np.zeros(rows, np.int32)
-        self.until = np.zeros(marks, np.int64)
-        self.lost = np.zeros(marks, np.int64)
-        self.state = np.zeros(6, np.int64)
+    def __init__(self, streams: int, size: int, page_size: int) -> None:
+        """``size`` bytes of pages of at least ``page_size`` each, for each of ``streams``."""
+        pages = size // page_size
+        # An event word and a common header each, and a mark before it.
+        rows = size // 6 + 2 * pages
+        marks = rows // 2 + 2 * pages
+        self.pages = np.zeros((streams, size), np.uint8)
+        self.words = self.pages.view(np.uint32)
+        self.ts = np.zeros((streams, rows), np.int64)
+        self.at = np.zeros((streams, rows), np.int32)
+        self.size = np.zeros((streams, rows), np.int32)
+        self.until = np.zeros((streams, marks), np.int64)
+        self.lost = np.zeros((streams, marks), np.int64)
+        self.state = np.zeros((streams, 6), np.int64)
+
+    def stream(self, number: int) -> Records:
+        """The buffers of one CPU: the same memory, one dimension less."""
+        one = Records.__new__(Records)
+        for name, array in vars(self).items():
+            setattr(one, name, array[number])
+        return one
 
 
 def page_layout(header_page: str, page_size: int) -> PageLayout:

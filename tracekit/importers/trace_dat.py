@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import pyarrow as pa
 
 from tracekit.errors import ImportFormatError
 from tracekit.ftrace.decoder import SMALL, Decoder, Stream
 from tracekit.ftrace.kallsyms import Kallsyms
-from tracekit.ftrace.page_stream import PageStream
+from tracekit.ftrace.page_stream import PageRecords, PageStream
 from tracekit.ftrace.probes import Definition
 from tracekit.ftrace.ring_buffer import page_layout
 from tracekit.ftrace.trace_dat import (
@@ -22,11 +24,10 @@ from tracekit.ftrace.trace_dat import (
     VERSION,
     TraceDat,
 )
-from tracekit.store import Manifest, RecordedName, TraceWriter
+from tracekit.importers._define import Options
+from tracekit.store import Manifest, RecordedName
 
-__all__ = ("command_lines", "decoder_of", "import_file")
-
-Progress = Callable[[int], None]
+__all__ = ("TraceDatSource", "command_lines", "decoder_of")
 
 UNCOMPRESSED = 6
 """How much larger pages are than in the file, about; decides only whether kernels are compiled."""
@@ -39,33 +40,45 @@ NOT_NANOSECONDS = {
 MAX_NAME = 200
 
 
-def import_file(
-    path: Path,
-    out: Path,
-    definitions: Sequence[Definition] = (),
-    progress: Progress | None = None,
-) -> Manifest:
-    """Write the recording at ``path`` to ``out``; its manifest.  Nothing is left there on an error.
+class TraceDatSource:
+    """A trace.dat as a source of rows."""
 
-    :raises TracekitError: a file cannot be read or written
-    :raises ImportFormatError: not a trace.dat, or a damaged one
-    """
-    with TraceDat.open(path) as recording:
+    def __init__(self, path: Path, options: Options) -> None:
+        """Open ``path`` and read all but its pages.
+
+        :raises TracekitError: the file cannot be read
+        :raises ImportFormatError: a damaged file, or stamps that are no time
+        """
+        self.name = path.name
+        self._definitions = options.definitions
+        self._recording = TraceDat.open(path)
         try:
-            check_clock(recording)
-            decoder = decoder_of(recording, definitions)
-            with TraceWriter(out) as writer:
-                for batch in decoder.batches():
-                    writer.write(batch)
-                    if progress is not None:
-                        progress(decoder.rows)
-                return writer.finish(manifest_of(recording, decoder, definitions))
-        except ImportFormatError as error:
-            if recording.file.name in error.message:
-                raise
-            raise ImportFormatError(
-                f"{recording.file.name}: {error.message}", help=error.help
-            ) from None
+            check_clock(self._recording)
+            self._decoder = decoder_of(self._recording, options.definitions)
+        except BaseException:
+            self.close()
+            raise
+        self.clock = self._recording.clock[:MAX_NAME]
+
+    @property
+    def rows(self) -> int:
+        """Rows so far."""
+        return self._decoder.rows
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The recording's rows in time order.
+
+        :raises ImportFormatError: damaged pages or records
+        """
+        return self._decoder.batches()
+
+    def manifest(self) -> Manifest:
+        """What the recording says; once its batches were taken."""
+        return manifest_of(self._recording, self._decoder, self._definitions)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._recording.file.close()
 
 
 def check_clock(recording: TraceDat) -> None:
@@ -91,31 +104,29 @@ def decoder_of(recording: TraceDat, definitions: Sequence[Definition] = ()) -> D
     if len(sizes) > 1:
         raise ImportFormatError(f"{recording.file.name}: instances with pages of different sizes")
     page_size = sizes.pop()
+    layout = page_layout(recording.header_page, page_size)
     dropped = dropped_events(recording)
-    streams = [
-        Stream(
-            cpu.cpu,
-            PageStream(recording.file, cpu, page_size, recording.compression),
-            f"{recording.file.name}, CPU {cpu.cpu}",
-            *dropped.get(cpu.cpu, (0, 0)),
-        )
-        for buffer in recording.buffers
-        for cpu in buffer.cpus
-        if cpu.size
-    ]
     total = sum(
         cpu.size * (UNCOMPRESSED if cpu.compressed else 1)
         for buffer in recording.buffers
         for cpu in buffer.cpus
     )
+    small = total < SMALL
+    streams = []
+    for buffer in recording.buffers:
+        for cpu in buffer.cpus:
+            if cpu.size:
+                pages = PageStream(recording.file, cpu, page_size, recording.compression)
+                where = f"{recording.file.name}, CPU {cpu.cpu}"
+                records = PageRecords(pages, layout, where, small=small)
+                streams.append(Stream(cpu.cpu, records, where, *dropped.get(cpu.cpu, (0, 0))))
     return Decoder(
         recording.formats,
-        page_layout(recording.header_page, page_size),
         streams,
         comms=command_lines(recording.cmdlines),
         kallsyms=Kallsyms(recording.kallsyms),
         definitions={d.source: d for d in definitions},
-        small=total < SMALL,
+        small=small,
     )
 
 

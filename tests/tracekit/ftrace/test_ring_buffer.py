@@ -29,10 +29,15 @@ COMPILED = kernel(decode_pages, compile=True)
 Found = tuple[int, list[tuple[object, ...]]]
 
 
+def one_cpu(count: int) -> Records:
+    """Room for the records of so many pages."""
+    return Records(1, count * PAGE_SIZE, PAGE_SIZE).stream(0)
+
+
 def decode(raw: bytes, *, compiled: bool = False, room: Records | None = None) -> Found:
     """Result, and (time, payload) or (time, mark, until, lost) of each record."""
     count = len(raw) // PAGE_SIZE
-    room = room or Records(max(count, 1), LAYOUT)
+    room = room or one_cpu(max(count, 1))
     chunk = np.frombuffer(raw, np.uint8).copy()
     result = (COMPILED if compiled else PLAIN)(
         chunk.view(np.uint32), count, PAGE_SIZE, LAYOUT.stamp, LAYOUT.commit, LAYOUT.data,
@@ -168,7 +173,7 @@ def test_any_first_event_word_is_taken_or_refused(word: int, extra: int) -> None
 
 def test_buffers_that_are_too_small_stop_the_decoder() -> None:
     raw = pages([Record(i, record(1, 1, b"")) for i in range(300)])
-    small = Records(1, LAYOUT)
+    small = one_cpu(1)
     small.ts = small.ts[:10]
     assert decode(raw, room=small)[0] == 6
 

@@ -14,10 +14,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tracekit.ftrace._jit import kernel
 from tracekit.ftrace.event_format import EventFormat, Field
-from tracekit.ftrace.page_stream import PageStream
-from tracekit.ftrace.ring_buffer import Records, decode_pages, page_layout
+from tracekit.ftrace.page_stream import PageRecords, PageStream
+from tracekit.ftrace.ring_buffer import Records, page_layout
 from tracekit.ftrace.trace_dat import TraceDat
 from tracekit.ftrace.tracepoints import TRACEPOINTS
 from tracekit.importers import import_files
@@ -74,7 +73,7 @@ def raw_records(
     path: Path, wanted: dict[int, set[int]]
 ) -> Iterator[tuple[int, array[int], dict[int, Raw]]]:
     """Of each CPU: its records' event numbers, and (time, bytes) of the wanted ones."""
-    decode = kernel(decode_pages, compile=path.stat().st_size > 4 << 20)
+    small = path.stat().st_size <= 4 << 20
     with TraceDat.open(path) as file:
         for buffer in file.buffers:
             layout = page_layout(file.header_page, buffer.page_size)
@@ -82,16 +81,11 @@ def raw_records(
                 source = PageStream(file.file, cpu, buffer.page_size, file.compression)
                 numbers = array("H")
                 kept: dict[int, Raw] = {}
-                room = Records(16, layout)
-                chunk = np.zeros(16 * buffer.page_size, np.uint8)
-                while size := source.fill(chunk.data):
-                    fault = decode(
-                        chunk.view(np.uint32), size // buffer.page_size, buffer.page_size,
-                        layout.stamp, layout.commit, layout.data, room.ts, room.at, room.size,
-                        room.until, room.lost, room.state,
-                    )  # fmt: skip
-                    assert fault == 0
-                    held = chunk.tobytes()
+                pages = PageRecords(source, layout, path.name, small=small)
+                room = Records(1, 16 * buffer.page_size, buffer.page_size).stream(0)
+                while not pages.finished:
+                    pages.fill(room)
+                    held = room.pages.tobytes()
                     for i in range(int(room.state[3])):
                         at = int(room.at[i])
                         if at < 0:
