@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = ("tracekit", "replay", "collectors")
+OURS = ("tracekit", "replay", "collectors", "lab")
 
 # A package: what of ours it may import besides itself.  None: everything.
 ALLOWED: dict[str, tuple[str, ...] | None] = {
@@ -17,14 +17,17 @@ ALLOWED: dict[str, tuple[str, ...] | None] = {
     "tracekit.events": (),
     "tracekit.findings": (),
     "tracekit.ftrace": ("tracekit.events", "tracekit.errors"),
+    "tracekit.perf": ("tracekit.ftrace", "tracekit.errors"),
     "tracekit.store": ("tracekit.events", "tracekit.errors"),
     "tracekit.importers": (
         "tracekit.events",
         "tracekit.store",
         "tracekit.ftrace",
+        "tracekit.perf",
         "tracekit.errors",
     ),
     "collectors": ("tracekit.events", "tracekit.store", "tracekit.ftrace", "tracekit.errors"),
+    "lab": ("tracekit.errors",),
     "replay.models": (),
     "replay.engine": ("tracekit.events", "tracekit.errors"),
     "replay.checks": ("replay.engine", "tracekit.events", "tracekit.store", "tracekit.findings"),

@@ -12,7 +12,12 @@ from tracekit.events._define import Event, column, event
 
 __all__ = (
     "QemuConvertMemory",
+    "QemuDirtyBitmap",
+    "QemuDirtyTracking",
     "QemuDiscardRange",
+    "QemuIommuNotify",
+    "QemuIommuRegion",
+    "QemuIommufdConnection",
     "QemuIommufdIoas",
     "QemuIommufdMap",
     "QemuIommufdUnmap",
@@ -22,6 +27,7 @@ __all__ = (
     "QemuRegion",
     "QemuSetUserMemory",
     "QemuVirtioMem",
+    "QemuVirtioMemResized",
 )
 
 
@@ -126,6 +132,76 @@ class QemuRegion(Event):
 
 
 @event
+class QemuIommuNotify(Event):
+    """A guest's IOMMU mapped or unmapped, so the VM has a vIOMMU.
+
+    Source: vfio_iommu_map_notify.
+    """
+
+    name_: ClassVar[str] = "qemu.iommu_notify"
+
+    iova: int = column("First byte, an address of the guest's own IOMMU")
+    size: int = column("Bytes")
+    flags: int = column("1 map, 0 unmap")
+
+
+@event
+class QemuIommuRegion(Event):
+    """VFIO's listener sees a region behind a guest's IOMMU come or go.
+
+    Source: vfio_listener_region_add_iommu, _region_del_iommu.
+    """
+
+    name_: ClassVar[str] = "qemu.iommu_region"
+
+    iova: int | None = column("Added: first byte", default=None)
+    size: int | None = column("Added: bytes", default=None)
+    flags: int = column("1 added, 0 removed")
+    name: str | None = column("Region", default=None)
+
+
+@event
+class QemuDirtyBitmap(Event):
+    """Migration asks which pages a device wrote.
+
+    Source: vfio_container_query_dirty_bitmap, iommufd_backend_get_dirty_bitmap.
+    """
+
+    name_: ClassVar[str] = "qemu.dirty_bitmap"
+
+    fd: int | None = column("iommufd", default=None)
+    id: int | None = column("Page table of an iommufd", default=None)
+    iova: int = column("First byte")
+    size: int = column("Bytes")
+    gpa: int | None = column("First byte, as QEMU translated it", default=None)
+    count: int | None = column("Dirty pages", default=None)
+    ret: int | None = column("Result", default=None)
+
+
+@event
+class QemuDirtyTracking(Event):
+    """Dirty tracking is switched.  Source: iommufd_backend_set_dirty."""
+
+    name_: ClassVar[str] = "qemu.dirty_tracking"
+
+    fd: int = column("iommufd")
+    id: int = column("Page table")
+    flags: int = column("1 on, 0 off")
+    ret: int = column("Result")
+
+
+@event
+class QemuIommufdConnection(Event):
+    """A user of an iommufd comes or goes.  Source: iommufd_backend_connect, _disconnect."""
+
+    name_: ClassVar[str] = "qemu.iommufd_connection"
+
+    fd: int = column("iommufd; -1 once the last user has gone")
+    flags: int = column("1 came, 0 went")
+    count: int = column("Users")
+
+
+@event
 class QemuIommufdMap(Event):
     """Source: iommufd_backend_map_dma, iommufd_backend_map_file_dma.  ``ret`` is raw, not errno."""
 
@@ -171,12 +247,31 @@ class QemuIommufdIoas(Event):
 class QemuVirtioMem(Event):
     """The guest asks virtio-mem to plug or unplug.
 
-    Source: virtio_mem_plug_request, _unplug_request, _unplug_all_request, _send_response.
+    Source: virtio_mem_plug_request, _unplug_request, _unplug_all_request, _state_request,
+    _send_response, _state_response, _unplugged_all.
     """
 
     name_: ClassVar[str] = "qemu.virtio_mem"
 
-    cmd: int = column("0 plug, 1 unplug, 2 unplug all, 3 state, 16 response")
+    cmd: int = column(
+        "0 plug, 1 unplug, 2 unplug all, 3 state, 16 response, 17 state told, 18 all is unplugged"
+    )
     gpa: int | None = column("First byte", default=None)
     count: int | None = column("Device blocks", default=None)
-    ret: int | None = column("Response: 0 ACK, 1 NACK, 2 BUSY, 3 ERROR", default=None)
+    ret: int | None = column(
+        "Response: 0 ACK, 1 NACK, 2 BUSY, 3 ERROR; state: 0 plugged, 1 unplugged, 2 mixed",
+        default=None,
+    )
+
+
+@event
+class QemuVirtioMemResized(Event):
+    """The part of virtio-mem's region that the guest may use.
+
+    Source: virtio_mem_resized_usable_region.
+    """
+
+    name_: ClassVar[str] = "qemu.virtio_mem_resized"
+
+    size: int = column("Bytes, from now on")
+    detail: str | None = column('Bytes before: {"old_size": N}', default=None)

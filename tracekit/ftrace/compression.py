@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pyarrow as pa
 
 from tracekit.errors import ImportFormatError
 
-__all__ = ("compress", "decompress")
+__all__ = ("COMPRESSIONS", "compress", "decompress")
+
+COMPRESSIONS = ("none", "zstd", "zlib")
+"""What is read, by the names in trace.dat."""
 
 
 def decompress(name: str, data: bytes, raw_size: int, *, limit: int, where: str) -> bytes:
@@ -16,17 +21,22 @@ def decompress(name: str, data: bytes, raw_size: int, *, limit: int, where: str)
     """
     if raw_size > limit:
         raise ImportFormatError(f"{where}: {raw_size} bytes decompressed are too many")
-    if name != "zstd":
+    if name not in ("zstd", "zlib"):
         raise ImportFormatError(f"{where}: marked as compressed in a file that says {name!r}")
     try:
-        raw = pa.Codec("zstd").decompress(data, raw_size, asbytes=True)
-    except (OSError, pa.ArrowException, ValueError):
-        raise ImportFormatError(f"{where}: damaged zstd data") from None
+        if name == "zlib":
+            raw = zlib.decompressobj().decompress(data, raw_size + 1)
+        else:
+            raw = bytes(pa.Codec("zstd").decompress(data, raw_size, asbytes=True))
+    except (OSError, pa.ArrowException, ValueError, zlib.error):
+        raise ImportFormatError(f"{where}: damaged {name} data") from None
     if len(raw) != raw_size:
         raise ImportFormatError(f"{where}: {len(raw)} bytes decompressed, not {raw_size}")
-    return bytes(raw)
+    return raw
 
 
-def compress(data: bytes) -> bytes:
-    """``data`` as one zstd frame."""
+def compress(data: bytes, name: str = "zstd") -> bytes:
+    """``data`` as one zstd frame, or one zlib stream."""
+    if name == "zlib":
+        return zlib.compress(data)
     return bytes(pa.Codec("zstd").compress(data, asbytes=True))

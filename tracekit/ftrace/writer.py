@@ -1,4 +1,4 @@
-"""Writes trace.dat, versions 6 and 7, uncompressed or zstd: for tests, benchmarks and made traces.
+"""Writes trace.dat, versions 6 and 7, uncompressed or packed: for tests and made traces.
 
 The counterpart of :mod:`tracekit.ftrace.trace_dat`; ``trace-cmd report`` reads the result.
 """
@@ -11,13 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracekit.ftrace import trace_dat
-from tracekit.ftrace.compression import compress
+from tracekit.ftrace.compression import COMPRESSIONS, compress
 
-__all__ = ("PAGE_SIZE", "Lost", "Record", "Recording", "event_format", "pages", "record")
+__all__ = (
+    "PAGE_SIZE",
+    "Instance",
+    "Lost",
+    "Record",
+    "Recording",
+    "event_format",
+    "pages",
+    "record",
+)
 
 PAGE_SIZE = 4096
 DATA_AT = 16
-CAPACITY = PAGE_SIZE - DATA_AT
 CHUNK_PAGES = 10
 """Pages in a compressed chunk, as trace-cmd makes them."""
 
@@ -62,12 +70,23 @@ class Lost:
     count: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """Another trace instance; ``clock`` ``None``: the top one's.  Version 6 has one page size."""
+
+    name: str
+    cpus: Sequence[Sequence[Record | Lost]]
+    clock: str | None = None
+    page_size: int = PAGE_SIZE
+
+
 @dataclass(kw_only=True)
 class Recording:
     """A recording to be written.
 
     ``formats``: (system, format text).  ``cpus``: each CPU's records and holes in order.
     ``command_lines``: thread id -> name.  ``statistics``: texts of ``per_cpu/cpuN/stats``.
+    ``extra_options``: numbers and bytes of more options.
     """
 
     formats: Sequence[tuple[str, str]]
@@ -77,14 +96,17 @@ class Recording:
     command_lines: Mapping[int, str] = field(default_factory=dict)
     uname: str = "Linux host 7.3.4 x86_64"
     statistics: Sequence[str] = ()
+    instances: Sequence[Instance] = ()
+    extra_options: Sequence[tuple[int, bytes]] = ()
+    page_size: int = PAGE_SIZE
 
     def write(self, path: Path, *, version: int = 7, compression: str = "none") -> None:
-        """Write it as trace.dat version 6, or 7 with compression ``none`` or ``zstd``."""
+        """Write it as trace.dat version 6, or 7 with compression ``none``, ``zstd`` or ``zlib``."""
         assert version in (6, 7)
-        assert compression in ("none", "zstd")
+        assert compression in COMPRESSIONS
         assert version == 7 or compression == "none"
-        start = trace_dat.MAGIC + b"%d\0" % version + struct.pack("<BBI", 0, 8, PAGE_SIZE)
-        body = self._linear(start) if version == 6 else self._sections(start, compression == "zstd")
+        start = trace_dat.MAGIC + b"%d\0" % version + struct.pack("<BBI", 0, 8, self.page_size)
+        body = self._linear(start) if version == 6 else self._sections(start, compression)
         path.write_bytes(body)
 
     # -- pieces ------------------------------------------------------------------------------------
@@ -124,7 +146,13 @@ class Recording:
             (trace_dat.UNAME, self.uname.encode() + b"\0"),
             (trace_dat.VERSION, b"tracekit\0"),
             *((trace_dat.CPUSTAT, text.encode() + b"\0") for text in self.statistics),
+            *self.extra_options,
         ]
+
+    def _buffers(self) -> list[Instance]:
+        """The top one and the others."""
+        top = Instance(name="", cpus=self.cpus, page_size=self.page_size)
+        return [top, *self.instances]
 
     # -- version 6 ---------------------------------------------------------------------------------
 
@@ -134,18 +162,39 @@ class Recording:
         out += struct.pack("<I", len(self.cpus)) + b"options  \0"
         for number, data in self._options():
             out += struct.pack("<HI", number, len(data)) + data
-        out += struct.pack("<H", 0) + trace_dat.FLYRECORD
-        bodies = [pages(records) for records in self.cpus]
-        at = _aligned(len(out) + 16 * len(bodies))
-        for body in bodies:
-            out += struct.pack("<QQ", at, len(body))
-            at += len(body)
-        return out.ljust(_aligned(len(out)), b"\0") + b"".join(bodies)
+        named = [struct.pack("<Q", 0) + i.name.encode() + b"\0" for i in self.instances]
+        # Every instance's table lists the same CPUs.
+        table = len(trace_dat.FLYRECORD) + 16 * len(self.cpus)
+        at = len(out) + sum(6 + len(n) for n in named) + 2
+        places = [at]
+        body = bytearray()
+        first = at = _aligned(at + table)
+        for number, buffer in enumerate(self._buffers()):
+            if number:
+                at = first + len(body)
+                places.append(at)
+                body += bytes(_aligned(at + table) - at)
+            entries = trace_dat.FLYRECORD
+            for records in buffer.cpus:
+                raw = pages(records, self.page_size)
+                entries += struct.pack("<QQ", first + len(body), len(raw))
+                body += raw
+            if number:
+                body[at - first : at - first + len(entries)] = entries
+            else:
+                top = entries
+        for place, name in zip(places[1:], named, strict=True):
+            data = struct.pack("<Q", place) + name[8:]
+            out += struct.pack("<HI", trace_dat.BUFFER, len(data)) + data
+        out += struct.pack("<H", 0) + top
+        return out.ljust(first, b"\0") + bytes(body)
 
     # -- version 7 ---------------------------------------------------------------------------------
 
-    def _sections(self, start: bytes, packed: bool) -> bytes:
-        out = bytearray(start + (b"zstd\x001.5.0\0" if packed else b"none\0\0"))
+    def _sections(self, start: bytes, compression: str) -> bytes:
+        packed = "" if compression == "none" else compression
+        versions = {"none": b"", "zstd": b"1.5.0", "zlib": b"1.2.13"}
+        out = bytearray(start + compression.encode() + b"\0" + versions[compression] + b"\0")
         first_options_at = len(out)
         out += bytes(8)
         options = []
@@ -160,49 +209,60 @@ class Recording:
             out += _section(number, body, packed)
         options += self._options()
         options.append((trace_dat.CPUCOUNT, struct.pack("<I", len(self.cpus))))
-        # The options come before the pages, whose place must be known: a first round with zeros.
-        size = len(_section(0, self._option_bytes(options, 0, []), packed=False))
-        buffer_at = len(out) + size
-        places, data = self._cpu_data(buffer_at + 16, packed)
+        # The options come before the pages, whose places must be known: a first round with zeros.
+        size = len(_section(0, self._option_bytes(options, []), ""))
+        parts: list[tuple[int, list[tuple[int, int]]]] = []
+        bodies = b""
+        for buffer in self._buffers():
+            at = len(out) + size + len(bodies)
+            places, data = _cpu_data(buffer, at + 16, packed)
+            parts.append((at, places))
+            flags = 1 if packed else 0
+            bodies += struct.pack("<HHIQ", trace_dat.BUFFER, flags, 0, len(data)) + data
         struct.pack_into("<Q", out, first_options_at, len(out))
-        out += _section(0, self._option_bytes(options, buffer_at, places), packed=False)
-        assert len(out) == buffer_at
-        flags = 1 if packed else 0
-        return bytes(out) + struct.pack("<HHIQ", trace_dat.BUFFER, flags, 0, len(data)) + data
+        return bytes(out) + _section(0, self._option_bytes(options, parts), "") + bodies
 
     def _option_bytes(
-        self, options: list[tuple[int, bytes]], buffer_at: int, places: list[tuple[int, int]]
+        self,
+        options: list[tuple[int, bytes]],
+        parts: list[tuple[int, list[tuple[int, int]]]],
     ) -> bytes:
-        buffer = struct.pack("<Q", buffer_at) + b"\0" + self.clock.encode() + b"\0"
-        buffer += struct.pack("<II", PAGE_SIZE, len(self.cpus))
-        for cpu, (at, size) in enumerate(places or [(0, 0)] * len(self.cpus)):
-            buffer += struct.pack("<IQQ", cpu, at, size)
+        every = list(options)
+        for number, buffer in enumerate(self._buffers()):
+            at, places = parts[number] if parts else (0, [(0, 0)] * len(buffer.cpus))
+            data = struct.pack("<Q", at) + buffer.name.encode() + b"\0"
+            data += (buffer.clock or self.clock).encode() + b"\0"
+            data += struct.pack("<II", buffer.page_size, len(buffer.cpus))
+            for cpu, (start, length) in enumerate(places):
+                data += struct.pack("<IQQ", cpu, start, length)
+            every.append((trace_dat.BUFFER, data))
         out = b""
-        for number, data in [*options, (trace_dat.BUFFER, buffer), (0, bytes(8))]:
+        for number, data in [*every, (0, bytes(8))]:
             out += struct.pack("<HI", number, len(data)) + data
         return out
 
-    def _cpu_data(self, at: int, packed: bool) -> tuple[list[tuple[int, int]], bytes]:
-        """Each CPU's (offset in the file, size), and the bytes that follow ``at``."""
-        places = []
-        out = bytearray()
-        for records in self.cpus:
-            body = pages(records)
-            out += bytes(_aligned(at + len(out)) - at - len(out))
-            begin = at + len(out)
-            if packed and body:
-                step = CHUNK_PAGES * PAGE_SIZE
-                raws = [body[i : i + step] for i in range(0, len(body), step)]
-                out += struct.pack("<I", len(raws))
-                for raw in raws:
-                    chunk = compress(raw)
-                    out += struct.pack("<II", len(chunk), len(raw)) + chunk
-                # trace-cmd leaves the number of chunks out of the size.
-                places.append((begin, at + len(out) - begin - 4))
-            else:
-                out += body
-                places.append((begin, len(body)))
-        return places, bytes(out)
+
+def _cpu_data(buffer: Instance, at: int, packed: str) -> tuple[list[tuple[int, int]], bytes]:
+    """Each CPU's (offset in the file, size), and the bytes that follow ``at``."""
+    places = []
+    out = bytearray()
+    for records in buffer.cpus:
+        body = pages(records, buffer.page_size)
+        out += bytes(_aligned(at + len(out)) - at - len(out))
+        begin = at + len(out)
+        if packed and body:
+            step = CHUNK_PAGES * buffer.page_size
+            raws = [body[i : i + step] for i in range(0, len(body), step)]
+            out += struct.pack("<I", len(raws))
+            for raw in raws:
+                chunk = compress(raw, packed)
+                out += struct.pack("<II", len(chunk), len(raw)) + chunk
+            # trace-cmd leaves the number of chunks out of the size.
+            places.append((begin, at + len(out) - begin - 4))
+        else:
+            out += body
+            places.append((begin, len(body)))
+    return places, bytes(out)
 
 
 def event_format(name: str, number: int, fields: Sequence[tuple[str, int, bool]]) -> str:
@@ -234,11 +294,12 @@ def record(number: int, tid: int, body: bytes, *, flags: int = 0) -> bytes:
     return raw.ljust((len(raw) + 3) // 4 * 4, b"\0")
 
 
-def pages(records: Sequence[Record | Lost]) -> bytes:
+def pages(records: Sequence[Record | Lost], page_size: int = PAGE_SIZE) -> bytes:
     """Ring-buffer pages with these records, as the kernel would lay them out.
 
     A hole begins a new page, marked as the kernel marks it.  Time may run back: an absolute stamp.
     """
+    capacity = page_size - DATA_AT
     done: list[bytes] = []
     data = bytearray()
     stamp = clock = 0
@@ -250,11 +311,11 @@ def pages(records: Sequence[Record | Lost]) -> bytes:
         tail = b""
         if hole is not None:
             commit |= 1 << 31
-            if hole.count is not None and len(data) + 8 <= CAPACITY:
+            if hole.count is not None and len(data) + 8 <= capacity:
                 commit |= 1 << 30
                 tail = struct.pack("<Q", hole.count)
         hole = None
-        done.append((struct.pack("<QQ", stamp, commit) + data + tail).ljust(PAGE_SIZE, b"\0"))
+        done.append((struct.pack("<QQ", stamp, commit) + data + tail).ljust(page_size, b"\0"))
         data.clear()
 
     for item in records:
@@ -266,11 +327,11 @@ def pages(records: Sequence[Record | Lost]) -> bytes:
             continue
         words = _event_words(item, clock if data else item.ts_ns)
         # A page with a counted hole keeps room for the count, as the kernel's reader needs it.
-        room = CAPACITY - (8 if hole is not None and hole.count is not None else 0)
+        room = capacity - (8 if hole is not None and hole.count is not None else 0)
         if data and len(data) + len(words) > room:
             close()
             words = _event_words(item, item.ts_ns)
-        assert len(words) <= CAPACITY, "a record larger than a page"
+        assert len(words) <= capacity, "a record larger than a page"
         if not data:
             stamp = item.ts_ns
         data += words
@@ -298,11 +359,11 @@ def _event_words(item: Record, clock: int) -> bytes:
     return before + struct.pack("<II", delta << 5, size + 4) + item.payload
 
 
-def _section(number: int, body: bytes, packed: bool) -> bytes:
+def _section(number: int, body: bytes, packed: str) -> bytes:
     if packed:
-        data = compress(body)
+        data = compress(body, packed)
         body = struct.pack("<II", len(data), len(body)) + data
-    return struct.pack("<HHIQ", number, int(packed), 0, len(body)) + body
+    return struct.pack("<HHIQ", number, int(bool(packed)), 0, len(body)) + body
 
 
 def _sized(data: bytes) -> bytes:

@@ -20,11 +20,13 @@ class Options:
     """What the user says about the recordings.
 
     ``definitions``: of the recording host's dynamic events.  ``salvage``: keep what intact parts
-    of a damaged file hold, with the rest marked as lost.
+    of a damaged file hold, with the rest marked as lost.  ``trace_events``: the file that declares
+    the trace events of the QEMU that wrote a simpletrace.
     """
 
     definitions: Sequence[Definition] = ()
     salvage: bool = False
+    trace_events: Path | None = None
 
 
 class Source(Protocol):

@@ -44,6 +44,9 @@ class Manifest:
     ``lost_unknown``: the recorder dropped events without counting them, so ``lost_events`` is a
     lower bound.  ``disagreements`` counts, by name, where two sources of one fact said different
     things and the better one won.  ``span_ns`` is null for a trace without rows.
+    ``clock_comparable``: whether times of different CPUs may be compared.
+    ``incomparable``: what the ``source`` column begins with in rows whose clock could not be
+    brought to the trace's; their times say nothing beside the other rows'.
     """
 
     schema: int = SCHEMA_VERSION
@@ -65,6 +68,8 @@ class Manifest:
     probes: tuple[str, ...] = ()
     disagreements: dict[str, int] = field(default_factory=dict)
     hz: int | None = None
+    clock_comparable: bool = True
+    incomparable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # a recording may claim to have lost any number of events
@@ -132,6 +137,8 @@ class Manifest:
             probes=tuple(take.texts("probes")),
             disagreements=take.counts("disagreements"),
             hz=None if raw.get("hz") is None else take.integer("hz"),
+            clock_comparable="clock_comparable" not in raw or take.boolean("clock_comparable"),
+            incomparable=tuple(take.texts("incomparable")) if "incomparable" in raw else (),
         )
 
     def merged(self, later: Manifest) -> Manifest:
@@ -155,6 +162,8 @@ class Manifest:
             sources=(*self.sources, *(s for s in later.sources if s not in self.sources)),
             probes=tuple(dict.fromkeys((*self.probes, *later.probes))),
             disagreements=_added(self.disagreements, later.disagreements),
+            clock_comparable=self.clock_comparable and later.clock_comparable,
+            incomparable=tuple(dict.fromkeys((*self.incomparable, *later.incomparable))),
         )
 
 

@@ -255,8 +255,8 @@ def test_what_is_no_regular_file_is_refused_before_it_is_read(tmp_path: Path) ->
         (b"\x17\x08\x44tracing8\0", "version '8'"),
         (b"\x17\x08\x44tracing6\0\1\x08", "big-endian"),
         (b"\x17\x08\x44tracing6\0\0\x04", "32-bit long"),
-        (b"\x17\x08\x44tracing6\0\0\x08" + struct.pack("<I", 65536), "pages of 65536 bytes"),
-        (b"\x17\x08\x44tracing7\0\0\x08" + struct.pack("<I", 4096) + b"zlib\x001\x00", "'zlib'"),
+        (b"\x17\x08\x44tracing6\0\0\x08" + struct.pack("<I", 65537), "pages of 65537 bytes"),
+        (b"\x17\x08\x44tracing7\0\0\x08" + struct.pack("<I", 4096) + b"lz4\x001\x00", "'lz4'"),
     ],
 )
 def test_a_foreign_file_is_named(content: bytes, match: str, tmp_path: Path) -> None:
@@ -264,11 +264,12 @@ def test_a_foreign_file_is_named(content: bytes, match: str, tmp_path: Path) -> 
     refused(tmp_path / "x.dat", tmp_path / "t.parquet", match)
 
 
-def test_no_file_and_two_files_are_usage(tmp_path: Path) -> None:
-    with pytest.raises(UsageError):
+def test_no_file_and_one_file_twice_are_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no file"):
         import_files([], tmp_path / "t.parquet")
-    with pytest.raises(UsageError):
-        import_files([tmp_path / "a", tmp_path / "b"], tmp_path / "t.parquet")
+    (tmp_path / "a").write_bytes(b"x")
+    with pytest.raises(UsageError, match="twice"):
+        import_files([tmp_path / "a", tmp_path / "a"], tmp_path / "t.parquet")
 
 
 @pytest.mark.parametrize(("version", "compression"), LAYOUTS)
