@@ -16,10 +16,10 @@ export TRACEKIT_LAB_KERNEL ?= $(abspath ../shared/lab/bzImage)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types bench docs wheel clean
+.PHONY: help demo test check lab-test lint types bench docs wheel clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## replay a small recording of a real kernel; exit 0 if its stale mapping was found
 	$(RUN) tracekit demo
@@ -28,6 +28,9 @@ test: $(READY)  ## everything that needs no root, no network and no lab
 	$(RUN) pytest
 
 check: lint types test  ## what CI runs
+
+lab-test: $(READY)  ## record in real kernels that QEMU emulates; prints what it skips
+	$(RUN) pytest -m lab tests/lab
 
 lint: $(READY)  ## ruff
 	$(RUN) ruff check .

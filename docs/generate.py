@@ -1,7 +1,7 @@
 """Writes the pages that derive from the code: ``make docs``.  ``--check`` names those that are old.
 
 docs/events.md from the event declarations, docs/checks/ from the checks' docstrings, and between
-markers in README.md the table of checks and what the demo prints.
+markers in README.md the table of checks and what the demo prints, in docs/recording.md the plans.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from collectors.plans import PLANS, Plan, Tracepoint
 from tracekit.cli import main as command
 from tracekit.cli.pages import all_pages
+from tracekit.cli.plan import serves
 from tracekit.report.page import markdown
 from tracekit.report.schema import schema_markdown
 
@@ -42,7 +44,31 @@ def generated() -> dict[Path, str]:
         readme, "info", f"```\n$ tracekit info tracekit-demo/trace.parquet\n{info}\n```"
     )
     files[ROOT / "README.md"] = readme
+    recording = (ROOT / "docs" / "recording.md").read_text(encoding="utf-8")
+    for plan in PLANS.values():
+        recording = _between(recording, plan.purpose, _plan(plan))
+    files[ROOT / "docs" / "recording.md"] = recording
     return files
+
+
+def _plan(plan: Plan) -> str:
+    """What a plan records, and which checks need it or one of several that it is one of."""
+    codes = serves()
+    rows = ["| recorded | is read as | needed by |", "|---|---|---|"]
+    for section in plan.sections:
+        rows.append(f"| **{' '.join(section.gives.split())}** | | |")
+        for item in section.items:
+            if isinstance(item, Tracepoint):
+                what = f"`{item.source}`" + (f" if `{item.filter}`" if item.filter else "")
+            else:
+                where = {"entry": "", "return": ", its return", "event": ", an eprobe"}[item.where]
+                what = " or ".join(f"`{t}`" for t in item.targets) + where
+                what += f" if `{item.filter}`" if item.filter else ""
+            event = item.event
+            read = f"`{event}`" if event else "counted only"
+            needed = " ".join(codes.get(event or "", ()))
+            rows.append(f"| {what.replace('||', 'or')} | {read} | {needed} |")
+    return "\n".join(rows)
 
 
 def _demo() -> tuple[str, str]:

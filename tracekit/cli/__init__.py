@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import typer
 
 from tracekit import __version__
-from tracekit.cli import checks, demo, explain, import_, info, replay, schema
+from tracekit.cli import checks, demo, explain, import_, info, plan, replay, schema
 from tracekit.cli.console import show_error
 from tracekit.errors import TracekitError
 
@@ -48,6 +48,7 @@ def _root(
 
 
 app.command("demo")(demo.demo)
+app.command("plan")(plan.plan)
 app.command("import")(import_.import_)
 app.command("info")(info.info)
 app.command("replay")(replay.replay)

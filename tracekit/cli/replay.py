@@ -42,6 +42,9 @@ def replay(
         str,
         typer.Option(metavar="DURATION", help="When a conversion with nothing under way is over"),
     ] = "1ms",
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="The host converts in place: judge that order too")
+    ] = False,
     format: Annotated[Format, typer.Option(help="How to write the result")] = Format.TEXT,
     out: Annotated[
         Path | None,
@@ -65,7 +68,7 @@ def replay(
 
     opened = open_trace(trace)
     with progress(f"replaying {trace.name}", opened.manifest.rows) as told:
-        result = run(opened, only=codes, grace_ns=grace_ns, progress=told)
+        result = run(opened, only=codes, grace_ns=grace_ns, in_place=in_place, progress=told)
     if format is Format.JSON:
         from tracekit.report.json import render_json
 

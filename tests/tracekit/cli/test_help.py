@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-COMMANDS = ("demo", "import", "info", "replay", "explain", "checks", "schema")
+COMMANDS = ("demo", "plan", "import", "info", "replay", "explain", "checks", "schema")
 HEAVY = ("polars", "numba", "pyarrow", "numpy", "pandas")
 
 
