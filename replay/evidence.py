@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from replay.checks.violations import Violation, Violations, size_text
-from tracekit.findings import EvidenceRow
+from replay.circumstances import Circumstances
+from tracekit.findings import EvidenceRow, Severity
 from tracekit.store import Trace
 
 __all__ = ("SHOWN", "explain")
@@ -58,9 +59,9 @@ def explain(violations: Violations, trace: Trace, last_seq: int, last_ns: int) -
         assert v.size is not None
         lo, hi, before = v.address, v.address + v.size, v.seqs[0]
         of = wanted.setdefault((kind, i), {})
-        if kind in (101, 102, 105, 106, 109):
+        if kind in (101, 102, 105, 106, 109, 111):
             of["map"] = _Wanted("map", lo, hi, before if before >= 0 else 1 << 62)
-        if kind == 103:
+        if kind in (103, 104):
             of["attr"] = _Wanted("attr", lo, hi, before)
     _look_up(trace, [w for of in wanted.values() for w in of.values()])
     seqs = {s for key in chosen for s in violations.by_kind[key[0]][key[1]].seqs if s >= 0}
@@ -69,13 +70,13 @@ def explain(violations: Violations, trace: Trace, last_seq: int, last_ns: int) -
     rows = trace.rows(sorted(seqs | set(firsts.values())), _EVENT_COLUMNS)
     events = {row["seq"]: row for row in rows.to_pylist()}
     violations.name({row["tid"]: row["comm"] for row in events.values()})
+    circumstances = Circumstances(trace) if chosen else None
     for key in chosen:
         kind, i = key
         v = violations.by_kind[kind][i]
         found = {sort: w.found for sort, w in wanted[key].items()}
-        violations.by_kind[kind][i] = replace(
-            v, chain=tuple(_chain(v, found, events, last_seq, last_ns))
-        )
+        told = replace(v, chain=tuple(_chain(v, found, events, last_seq, last_ns)))
+        violations.by_kind[kind][i] = circumstances.added(told) if circumstances else told
 
 
 def _look_up(trace: Trace, wanted: list[_Wanted]) -> None:
@@ -179,9 +180,9 @@ def _chain(
         "map": ("map", f"map      {where} again"),
         "populate": ("populate", f"populate {where} again"),
     }
-    if v.kind in (101, 102):
+    if v.kind in (101, 102) or (v.kind == 111 and v.rule == "attributes"):
         yield from mapped(found.get("map", -1))
-        if v.kind == 101:
+        if v.kind != 102:
             yield from row(
                 effect if effect in events else begin, "private", f"private  {where}, {thread}"
             )
@@ -191,7 +192,41 @@ def _chain(
             what, text = ended[v.rule]
             yield from row(over, what, text)
         yield from unmap_or_never(end)
-    elif v.kind == 103:
+    elif v.kind == 104:
+        yield from row(found.get("attr", -1), "private", f"private  a range that holds {where}")
+        yield from row(
+            effect if effect in events else begin, "shared", f"shared   {where}, {thread}"
+        )
+        if v.rule in ended:
+            what, text = ended[v.rule]
+            yield from row(over, what, text)
+        if v.until_ns is not None and end in events:
+            yield EvidenceRow(
+                ts_ns=v.until_ns, seq=end, what="map", text=f"map      {where}   <-- too late"
+            )
+        else:
+            yield EvidenceRow(
+                ts_ns=None,
+                seq=None,
+                what="map",
+                text=f"map      {where}   <-- expected, never came",
+            )
+            yield EvidenceRow(ts_ns=last_ns, seq=last_seq, what="end", text="the trace ends")
+    elif v.kind == 108:
+        yield from row(begin, "call", f"failed   a call of this conversion, errno {v.errno}")
+        if effect in events:
+            yield from row(effect, "run", f"goes on  {thread}, and leaves {where}")
+        else:
+            yield EvidenceRow(ts_ns=last_ns, seq=last_seq, what="end", text="the trace ends")
+    elif v.kind == 110:
+        yield from row(
+            begin,
+            "private" if v.severity is Severity.NOTE else "call",
+            f"convert  a range that holds {where}",
+        )
+        what = "goes on " if v.severity is Severity.NOTE else "discard "
+        yield from row(effect, "discard", f"{what} {where}, {thread}")
+    elif v.kind == 103 or v.kind == 111:
         yield from row(found.get("attr", -1), "private", f"private  a range that holds {where}")
         yield from row(begin, "map", f"map      {where}, {thread}   <-- too early")
         if v.until_ns is not None and end in events:
@@ -199,7 +234,7 @@ def _chain(
             yield EvidenceRow(ts_ns=v.until_ns, seq=end, what=what, text=f"{what:<8} {where}")
         elif v.until_ns is None:
             yield EvidenceRow(ts_ns=last_ns, seq=last_seq, what="end", text="the trace ends")
-    elif v.kind in (105, 106):
+    elif v.kind in (105, 106, 107):
         yield from mapped(found.get("map", -1))
         call = "unmap" if v.kind == 105 else "map"
         yield from row(begin, call, f"{call:<8} {where}, {thread}")

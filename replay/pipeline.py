@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from replay.checks import CHECKS, Check
-from replay.checks.violations import Violations
+from replay.checks import CHECKS, Check, InPlaceOrder
+from replay.checks.violations import Clocks, Violations
 from replay.engine.engine import judge
 from replay.engine.kernel import layout as L
 from replay.engine.stream import COLUMNS
@@ -26,31 +26,48 @@ def run(
     *,
     only: Sequence[str] = (),
     grace_ns: int = 1_000_000,
+    in_place: bool = False,
     compiled: bool | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ReplayResult:
     """Replay a trace and say what is wrong with its host.
 
     ``only``: codes or names of checks, all if empty.  ``grace_ns``: how long a process may be
-    idle in the middle of a conversion (docs/judging.md, rule 4).  ``compiled``: None lets the
+    idle in the middle of a conversion (docs/judging.md, rule 4).  ``in_place``: the host converts
+    memory in place, so judge the order that this needs (TK111).  ``compiled``: None lets the
     trace's size decide.  ``progress`` is called with the number of events taken so far.
 
     :raises UnknownNameError: no such check
-    :raises UsageError: a negative grace
+    :raises UsageError: a negative grace, or a check of in-place conversion without ``in_place``
     :raises TraceFormatError: the trace breaks off or is damaged
     """
     if grace_ns < 0:
         raise UsageError("the grace is a duration and cannot be negative")
     checks = selected(only)
+    if not in_place:
+        if only and InPlaceOrder in checks:
+            raise UsageError(
+                "TK111 judges in-place conversion alone", help="add --in-place, or leave it out"
+            )
+        checks = [c for c in checks if c is not InPlaceOrder]
     judgement = judge(
         trace.batches(COLUMNS),
         events=trace.manifest.events,
         grace_ns=grace_ns,
+        in_place=in_place,
         compiled=compiled,
         progress=progress,
     )
+    manifest = trace.manifest
     violations = Violations.of(
-        judgement, host=trace.manifest.host, lost_events=trace.manifest.lost_events
+        judgement,
+        host=manifest.host,
+        lost_events=manifest.lost_events,
+        clocks=Clocks(
+            name=manifest.clock,
+            comparable=manifest.clock_comparable,
+            apart=manifest.incomparable,
+        ),
     )
     explain(violations, trace, trace.manifest.rows - 1, judgement.stream.last_ts)
     outcomes = [_outcome(check(), violations, trace.manifest.events) for check in checks]
@@ -88,7 +105,8 @@ def _outcome(check: Check, violations: Violations, events: Mapping[str, int]) ->
     judged = check.judged(violations)
     if not judged.decided:
         missing = {f"no_event:{name}": 1 for name in _missing(check, events)}
-        judged = replace(judged, reasons={**judged.reasons, **missing})
+        lost = {"loss": 1} if violations.losses and not judged.undecided else {}
+        judged = replace(judged, reasons={**judged.reasons, **lost, **missing})
     return Outcome(code=check.code, name=check.name, judged=judged, findings=tuple(found))
 
 

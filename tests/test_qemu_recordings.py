@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from replay import run
 from tracekit.importers import import_files
-from tracekit.store import Manifest
+from tracekit.store import Manifest, open_trace
 
 SAMPLE = Path(__file__).parent / "data" / "qemu"
 NAMED = os.environ.get("TRACEKIT_TRACES")
@@ -173,6 +174,47 @@ def test_mapped_virtio_mem_bytes_are_the_plugged_size_at_every_settled_step(
         assert plugged_by_the_log(recorded.rows, moment) == size
         assert mapped_in_the_iommu(recorded.rows, moment) == (size if present else 0)
         assert mapped_by_calls(recorded.rows, moment) == (size if present else 0)
+
+
+def discarded_while_mapped(rows: Rows) -> int:
+    """Bytes of the device's memory that were mapped when QEMU was asked to unplug them."""
+    held: set[int] = set()
+    total = 0
+    for row in rows:
+        here: range | set[int] = range(0)
+        if row["event"] == "iommu.map":
+            held.update(pages(row["iova"], row["size"]))
+        elif row["event"] == "iommu.unmap":
+            held.difference_update(pages(row["iova"], row["unmapped"]))
+        elif row["event"] == "qemu.virtio_mem" and row["cmd"] == UNPLUG:
+            here = pages(row["gpa"], row["count"] * BLOCK)
+        elif row["event"] == "qemu.virtio_mem" and row["cmd"] == ALL_UNPLUGGED:
+            here = set(held)
+        total += len(held.intersection(here))
+    return total * PAGE
+
+
+@pytest.mark.parametrize("grace_ms", [1, 100])
+def test_no_alarm_and_the_discards_of_mapped_blocks_are_decided(
+    recorded: Recorded, grace_ms: int
+) -> None:
+    result = run(open_trace(recorded.path), grace_ns=grace_ms * 1_000_000)
+    outcome = next(o for o in result.outcomes if o.code == "TK102")
+    said = sum(
+        o.size or 0
+        for f in outcome.findings
+        for o in f.occurrences
+        if o.iova is not None and o.iova in REGION
+    )
+    due = discarded_while_mapped(recorded.rows)
+    print(f"{recorded.name}: {said >> 20} of {due >> 20} MiB discarded while mapped are told")
+    assert said >= 0.95 * due
+    assert outcome.judged.decided >= 0.95 * (outcome.judged.decided + outcome.judged.undecided)
+    severities = {(f.severity.value, f.code) for f in result.findings}
+    assert not {code for severity, code in severities if severity == "error"}
+    if grace_ms == 100:
+        refused = {"TK105", "TK106", "TK202"}
+        assert {code for severity, code in severities if severity == "warning"} <= refused
 
 
 def test_the_offset_between_the_clocks_is_right_within_its_error(recorded: Recorded) -> None:

@@ -1,27 +1,27 @@
-"""Recordings of real kernels: what was planted is found, nothing else is, and loss invents nothing.
+"""Recordings of real kernels: what was planted is found, nothing else is, no loss invents.
 
-Each question is put to the engine, and to the oracle where that is fast enough.  Cuts and losses of
-a large recording are sampled (``TRACEKIT_CUTS=all``: every cut), always around what is wrong in it.
+Each question is put to the engine, and to the oracle where that is fast enough.  The engine is
+asked of every cut (of a large recording in the nightly run; else of some, and of all around what is
+wrong in it); losses of a large one are sampled likewise.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import numpy as np
 import pytest
+from recorded.cuts import Error, errors_after_events
 from recorded.judges import JUDGES, error_pages, judged_by_reference, replayed_json
 from recorded.recordings import FOLDER, Planted, Recording, Stream, recordings
 from reference_engine import Violation, pages_of
 
 MS = 1_000_000
 GRACE = 1 * MS
-ALL_CUTS = os.environ.get("TRACEKIT_CUTS") == "all"
-CUT_EVENTS = {"engine": 4_000_000, "reference": 150_000}
-"""Events that all cuts of one recording may hold together, before they are sampled."""
+CUT_EVENTS = 150_000
+"""Events that all cuts of one recording may hold together for the oracle, before it gets a part."""
 RANDOM_LOSSES = {"engine": 15, "reference": 2}
 BURST_SEEDS = {"engine": 200, "reference": 20}
 SMALL = 20_000
@@ -134,24 +134,73 @@ def test_a_correct_qemu_has_no_error_at_any_grace(
         assert {v.code for v in warnings} <= {"TK105", "TK106", "TK202"}
 
 
-@damaged_judges
 @each(SHORT)
-def test_a_cut_stream_has_no_error_that_the_whole_one_has_not(
-    recording: Recording, judge: str
+def test_cut_after_any_event_there_is_no_error_that_the_whole_has_not(recording: Recording) -> None:
+    stream = recording.stream()
+    if len(stream) <= SMALL:
+        no_cut_invents_an_error(stream, range(len(stream) + 1))
+        return
+    told = JUDGES["engine"](stream, GRACE)
+    moments = {t for v in told if v.severity == "error" for t in (v.from_ns, v.until_ns)} - {None}
+    around = {
+        int(at) + i for at in np.searchsorted(stream.ts_ns, sorted(moments)) for i in range(-50, 50)
+    }
+    no_cut_invents_an_error(stream, around | set(range(0, len(stream), len(stream) // 2000)))
+
+
+@pytest.mark.nightly
+@each([r for r in ALL if r.path.stat().st_size > 300_000])
+def test_a_large_recording_cut_after_any_event_has_no_error_of_its_own(
+    recording: Recording,
 ) -> None:
     stream = recording.stream()
-    if judge == "reference" and len(stream) > SMALL:
+    no_cut_invents_an_error(stream, range(len(stream) + 1))
+
+
+def no_cut_invents_an_error(stream: Stream, cuts: Container[int]) -> None:
+    """The engine is asked after each of these cuts what it would say if the trace ended there."""
+    whole = error_pages(JUDGES["engine"](stream, GRACE))
+    chosen = [n for n in range(1, len(stream) + 1) if n in cuts]
+    anew = set(random.Random(len(stream)).sample(chosen, min(3, len(chosen))))
+    seen: set[Error] = set()
+    asked = 0
+    for events, errors in errors_after_events(stream, cuts, GRACE):
+        asked += 1
+        for code, first, end in errors - seen:
+            pages = set(range(first, end)) or {-1}
+            assert pages <= whole.get(code, set()), f"cut after {events}: {code} at {first:#x}"
+        seen |= errors
+        if events in anew:
+            assert pages_in(errors) == error_pages(JUDGES["engine"](stream.cut(events), GRACE))
+    assert asked == len(chosen)
+
+
+def pages_in(errors: set[Error]) -> dict[str, set[int]]:
+    """The pages of each code's errors; -1 for an error without pages."""
+    pages: dict[str, set[int]] = {}
+    for code, first, end in errors:
+        pages.setdefault(code, set()).update(range(first, end) or (-1,))
+    return pages
+
+
+@pytest.mark.nightly
+@each(SHORT)
+def test_the_oracle_finds_no_error_in_a_cut_that_the_whole_has_not(recording: Recording) -> None:
+    stream = recording.stream()
+    if len(stream) > SMALL:
         pytest.skip("the oracle takes too long; the engine is asked")
-    whole_told = JUDGES[judge](stream, GRACE)
+    whole_told = judged_by_reference(stream, GRACE)
     whole = error_pages(whole_told)
-    for events in cuts(stream, whole_told, CUT_EVENTS[judge]):
-        assert_nothing_new(JUDGES[judge](stream.cut(events), GRACE), whole, f"cut after {events}")
+    for events in cuts(stream, whole_told, CUT_EVENTS):
+        assert_nothing_new(
+            judged_by_reference(stream.cut(events), GRACE), whole, f"cut after {events}"
+        )
 
 
 def cuts(stream: Stream, violations: list[Violation], budget: int) -> Iterator[int]:
     """Every cut if that is not too much; else those around violations, and a sample of the rest."""
     n = len(stream)
-    if ALL_CUTS or n * n // 2 <= budget:
+    if n * n // 2 <= budget:
         yield from range(n)
         return
     moments = {t for v in violations if v.severity == "error" for t in (v.from_ns, v.until_ns)}

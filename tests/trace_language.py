@@ -11,6 +11,9 @@
     40us   vmm   punch 0x100000+2M             # a hole in the shared memory
     lost cpu0 44us..50us
     60us   vmm   run
+    70us   vmm   create-gmem 0x0+1G            # KVM_CREATE_GUEST_MEMFD
+    71us   vmm   slot 0 0x0+1G gmem            # KVM_SET_USER_MEMORY_REGION2, with that guest_memfd
+    72us   vmm   ioas-map 0x100000+2M ioas=3   # the same through iommufd
     clock-back cpu0 70us said=20us
     90us   end
 
@@ -39,6 +42,12 @@ call takes 1 us, its events spread over it.  Options:
     a probe on iommu_map() shows the domain
 ``fd=N cpu=N at=ADDRESS flags=N tell=SIZE``
     descriptor, CPU, user address; flags of the call; what the iommu event says was unmapped
+``gmem=N goff=SIZE untold``
+    a slot's guest_memfd (a bare ``gmem`` is the usual one), the offset in it; neither recorded
+``ioas=N huge``
+    number of the IO address space; a mapping of huge pages
+``irq``
+    an interrupt's, under the name of the thread that it stopped
 """
 
 from __future__ import annotations
@@ -49,13 +58,14 @@ from typing import Any
 
 from tracekit.events import COLUMNS, event_type
 
-__all__ = ("GMEM_FD", "MEMORY", "MEMORY_FD", "trace_of")
+__all__ = ("GMEM_FD", "IOMMUFD_FD", "MEMORY", "MEMORY_FD", "trace_of")
 
 Row = dict[str, Any]
 
 MEMORY = 0x7F00_0000_0000
 """User address of the guest's first byte."""
 KVM_FD, MEMORY_FD, VM_FD, GMEM_FD, CONTAINER_FD, GROUP_FD = 5, 4, 6, 7, 8, 9
+IOMMUFD_FD = 11
 CONTAINER, VM_FILE, VM, DOMAIN = 0xFFFF_0001, 0xFFFF_0002, 0xFFFF_0003, 0xFFFF_0004
 
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
@@ -121,7 +131,8 @@ def _line(words: list[str], threads: dict[str, int]) -> Iterator[Row]:
     takes = nanoseconds(options.get("for", "1us"))
     for i, (event, columns) in enumerate(rows):
         then = at + takes * i // max(len(rows) - 1, 1)
-        yield _row(event, then, tid, cpu, **columns)
+        context = {"context": 0x08} if "irq" in options else {}
+        yield _row(event, then, tid, cpu, **context, **columns)
 
 
 def _tid(actor: str) -> int:
@@ -145,8 +156,9 @@ class _Call:
         self.options = options
         self.iova = self.size = 0
         self.number = int(where[0]) if where and where[0].isdigit() else None
-        if where and self.number is None:
-            found = _RANGE.match(where[0])
+        ranges = [word for word in where if not word.isdigit()]
+        if ranges:
+            found = _RANGE.match(ranges[0])
             assert found is not None
             self.iova = int(found[1], 0)
             self.size = int(found[2], 0) * _SIZES[found[3]]
@@ -200,8 +212,40 @@ class _Call:
 
 
 def _create_vm(call: _Call) -> Events:
-    call.ret = call.ret or VM_FD
+    call.ret = call.ret or call.fd(VM_FD)
     yield from call.ioctl(KVM_FD, 0xAE01)
+
+
+def _create_gmem(call: _Call) -> Events:
+    """KVM_CREATE_GUEST_MEMFD: ``gmem=N`` is the descriptor that it returns."""
+    call.ret = call.ret or int(call.options.get("gmem") or GMEM_FD)
+    yield from call.ioctl(
+        call.fd(VM_FD), 0xC040AED4, "kvm.vm_ioctl", object=_vm_file(call), size=call.size, flags=0,
+    )  # fmt: skip
+
+
+def _slot(call: _Call) -> Events:
+    """KVM_SET_USER_MEMORY_REGION2; size 0 deletes."""
+    arguments: dict[str, Any] = {
+        "id": call.number, "gpa": call.iova,
+        "flags": int(call.options.get("flags", 4 if "gmem" in call else 0)),
+        "size": call.size, "vaddr": call.vaddr,
+    }  # fmt: skip
+    if "gmem" in call and "untold" not in call:
+        arguments["file_fd"] = int(call.options["gmem"] or GMEM_FD)
+        arguments["offset"] = int(call.options.get("goff", "0"), 0)
+    yield from call.ioctl(
+        call.fd(VM_FD), 0x40A0AE49, "kvm.vm_ioctl", object=_vm_file(call), **arguments
+    )
+
+
+def _vm_file(call: _Call) -> int:
+    return VM_FILE + 0x100 * (call.fd(VM_FD) - VM_FD)
+
+
+def _gmem_attributes(call: _Call) -> Events:
+    """Attributes of a guest_memfd, not of the VM."""
+    yield from call.ioctl(call.fd(GMEM_FD), 0xC080AED2)
 
 
 def _set_iommu(call: _Call) -> Events:
@@ -212,8 +256,9 @@ def _memory(call: _Call) -> Events:
     """mmap() of the guest's memory: a line without a range maps 1 GiB."""
     size = call.size or 1 << 30
     fd = call.fd(MEMORY_FD)
+    flags = 0x40001 if "huge" in call else 1
     yield "mmap.entered", {
-        "vaddr": 0, "size": size, "flags": 1, "file_fd": fd, "offset": call.iova,
+        "vaddr": 0, "size": size, "flags": flags, "file_fd": fd, "offset": call.iova,
     }  # fmt: skip
     yield "mmap.returned", {"ret": call.vaddr}
 
@@ -250,6 +295,34 @@ def _unmap(call: _Call) -> Events:
     )  # fmt: skip
 
 
+def _ioas_alloc(call: _Call) -> Events:
+    yield from call.ioctl(call.fd(IOMMUFD_FD), 0x3B81)
+
+
+def _ioas_map(call: _Call) -> Events:
+    def inside() -> Events:
+        if "silent" not in call:
+            for iova, size in call.pieces():
+                yield "iommu.map", {"iova": iova, "size": size, "paddr": 0x1_0000_0000 + iova}
+
+    yield from call.ioctl(
+        call.fd(IOMMUFD_FD), 0x3B85, "iommufd.ioctl", inside(), argsz=40, flags=7,
+        id=int(call.options.get("ioas", "1")), vaddr=call.vaddr, iova=call.iova, size=call.size,
+    )  # fmt: skip
+
+
+def _ioas_unmap(call: _Call) -> Events:
+    def inside() -> Events:
+        if "silent" not in call:
+            for iova, size in call.pieces():
+                yield "iommu.unmap", {"iova": iova, "size": size, "unmapped": size}
+
+    yield from call.ioctl(
+        call.fd(IOMMUFD_FD), 0x3B86, "iommufd.ioctl", inside(), argsz=24,
+        id=int(call.options.get("ioas", "1")), iova=call.iova, size=call.size,
+    )  # fmt: skip
+
+
 def _attributes(attributes: int) -> Callable[[_Call], Events]:
     def verb(call: _Call) -> Events:
         def inside() -> Events:
@@ -262,7 +335,7 @@ def _attributes(attributes: int) -> Callable[[_Call], Events]:
 
         yield from call.ioctl(
             call.fd(VM_FD), 0x4020AED2, "kvm.vm_ioctl", inside(),
-            object=VM_FILE, gpa=call.iova, size=call.size, attributes=attributes, flags=0,
+            object=_vm_file(call), gpa=call.iova, size=call.size, attributes=attributes, flags=0,
         )  # fmt: skip
 
     return verb
@@ -302,6 +375,12 @@ def _one(event: str, **columns: Any) -> Callable[[_Call], Events]:
             own = {"iova": call.iova, "size": call.size, "paddr": 0}
         if event == "iommu.unmap":
             own = {"iova": call.iova, "size": call.size, "unmapped": call.size}
+        if event == "kvm.unmap_hva":
+            own = {"vaddr": call.vaddr, "size": call.size}
+        if event == "iommu.fault":
+            own["iova"] = call.iova
+        if event == "qemu.iommu_notify":
+            own = {"iova": call.iova, "size": call.size, "flags": 1}
         yield event, own
 
     return verb
@@ -309,10 +388,16 @@ def _one(event: str, **columns: Any) -> Callable[[_Call], Events]:
 
 _VERBS: dict[str, Callable[[_Call], Events]] = {
     "create-vm": _create_vm,
+    "create-gmem": _create_gmem,
+    "slot": _slot,
+    "gmem-attributes": _gmem_attributes,
     "set-iommu": _set_iommu,
     "memory": _memory,
     "map": _map,
     "unmap": _unmap,
+    "ioas-alloc": _ioas_alloc,
+    "ioas-map": _ioas_map,
+    "ioas-unmap": _ioas_unmap,
     "private": _attributes(8),
     "shared": _attributes(0),
     "punch": _fallocate(3, MEMORY_FD),
@@ -326,6 +411,10 @@ _VERBS: dict[str, Callable[[_Call], Events]] = {
     "enter": _one("kvm.entry", id=0),
     "exit": _one("process.exit", flags=1),
     "exit-thread": _one("process.exit", flags=0),
+    "exec": _one("process.exec"),
+    "iommu-notify": _one("qemu.iommu_notify"),
+    "invalidate": _one("kvm.unmap_hva"),
+    "fault": _one("iommu.fault", name="0000:00:10.0"),
     "domain": _one("iommu.group_attached", object=DOMAIN),
     "free-domain": _one("iommu.domain_freed", object=DOMAIN),
     "iommu-map": _one("iommu.map"),

@@ -62,7 +62,10 @@ class Probe:
     def event(self) -> str | None:
         """The event type that an import makes of it; ``None``: it is counted only."""
         if self.where == "event":
-            return "ioctl.arguments" if self.targets == ("syscalls.sys_enter_ioctl",) else None
+            return {
+                ("syscalls.sys_enter_ioctl",): "ioctl.arguments",
+                ("syscalls.sys_enter_setsockopt",): "setsockopt.arguments",
+            }.get(self.targets)
         function = FUNCTIONS.get(self.targets[0])
         if function is None:
             return None

@@ -20,7 +20,7 @@ from tracekit.findings import (
     finding_id,
 )
 
-__all__ = ("Identity", "Rule", "Violation", "Violations", "grouped", "size_text")
+__all__ = ("Clocks", "Identity", "Rule", "Violation", "Violations", "grouped", "size_text")
 
 _SEVERITY = {L.ERROR: Severity.ERROR, L.WARNING: Severity.WARNING, L.NOTE: Severity.NOTE}
 _CONFIDENCE = {
@@ -36,11 +36,28 @@ _REASONS = {
     L.Y_NO_ATTR: "no_vm",
     L.Y_BACKING: "unknown_backing",
     L.Y_NO_UNMAP: "no_event:iommu.unmap",
+    L.Y_SEVERAL: "several_vms",
+    L.Y_VIOMMU: "viommu",
+    L.Y_GMEM: "gmem_attributes",
 }
-_CALLS = (105, 106, 202)
+_ONE_CALL = (107, 202)
+"""Kinds whose errors are about one call alone, in whatever order it was."""
+_CALLS = (105, 106, 107, 202)
 """Kinds that are about a call, not about pages that are in a state."""
-_ROW = {101: L.J_101, 102: L.J_102, 103: L.J_103, 105: L.J_105, 106: L.J_106}
-_ROW |= {109: L.J_109, 202: L.J_202}
+_ROW = {
+    101: L.J_101,
+    102: L.J_102,
+    103: L.J_103,
+    104: L.J_104,
+    105: L.J_105,
+    106: L.J_106,
+    107: L.J_107,
+    108: L.J_108,
+    109: L.J_109,
+    110: L.J_110,
+    111: L.J_111,
+    202: L.J_202,
+}
 
 Rule = {
     L.R_DISCARD: "discard",
@@ -85,13 +102,28 @@ class Violation:
     rule: str | None
     errno: int
     thread: int
+    peak: int = 0
     chain: tuple[EvidenceRow, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def events(self) -> tuple[int, ...]:
         """The event numbers, in order, each once."""
         listed = [s for s in self.seqs if s >= 0] + [r.seq for r in self.chain if r.seq is not None]
         return tuple(sorted(set(listed)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clocks:
+    """Which times of the trace say anything.
+
+    ``comparable``: those of different CPUs.  ``apart``: what the ``source`` column begins with in
+    rows whose clock could not be brought to the trace's.
+    """
+
+    name: str = "mono"
+    comparable: bool = True
+    apart: tuple[str, ...] = ()
 
 
 @dataclass
@@ -107,6 +139,7 @@ class Violations:
     clock_back: list[tuple[int, int, int]] = field(default_factory=list)
     lost_events: int = 0
     host: str | None = None
+    clocks: Clocks = field(default_factory=Clocks)
 
     @classmethod
     def of(
@@ -115,8 +148,13 @@ class Violations:
         *,
         host: str | None,
         lost_events: int,
+        clocks: Clocks | None = None,
     ) -> Violations:
-        """Read the kernel's records.  Names come later (:meth:`name`)."""
+        """Read the kernel's records.  Names come later (:meth:`name`).
+
+        Where times of different CPUs say nothing, no order of events is certain, and no error is.
+        """
+        clocks = clocks or Clocks()
         identities = _Identities(judgement)
         found: dict[int, list[Violation]] = {}
         calls: list[Violation] = []
@@ -129,6 +167,8 @@ class Violations:
                 continue
             told.setdefault(kind, set()).add(group)
             violation = _violation(row, identities, judgement)
+            if not clocks.comparable and kind not in _ONE_CALL:
+                violation = _in_doubt(violation)
             if kind == 202 or (kind in _CALLS and violation.errno):
                 calls.append(violation)
             else:
@@ -155,6 +195,7 @@ class Violations:
             clock_back=judgement.stream.clock_back,
             lost_events=lost_events,
             host=host,
+            clocks=clocks,
         )
 
     def of_kind(self, kind: int) -> list[Violation]:
@@ -225,6 +266,11 @@ def _violation(row: Any, identities: _Identities, judgement: Judgement) -> Viola
         address = int(row[L.W_P0]) << 12
         size = (int(row[L.W_P1]) - int(row[L.W_P0])) << 12
     thread = int(row[L.W_THREAD])
+    errno, rule = int(row[L.W_ERRNO]), Rule.get(int(row[L.W_RULE]))
+    if kind == 101:
+        errno = 0  # there it says whether an unmap was under way
+    if kind == 111:  # there it says of which kind the pages were
+        errno, rule = 0, "map" if errno == 103 else "attributes"
     return Violation(
         kind=kind,
         severity=_SEVERITY[int(row[L.W_SEV])],
@@ -236,10 +282,17 @@ def _violation(row: Any, identities: _Identities, judgement: Judgement) -> Viola
         until_ns=None if row[L.W_UNTIL] == L.NULL else int(row[L.W_UNTIL]),
         seqs=(int(row[L.W_SEQ0]), int(row[L.W_SEQ1]), int(row[L.W_SEQ2]), int(row[L.W_SEQ3])),
         group=int(row[L.W_GROUP]),
-        rule=Rule.get(int(row[L.W_RULE])),
-        errno=int(row[L.W_ERRNO]),
+        rule=rule,
+        errno=errno,
         thread=judgement.stream.tids[thread] if 0 <= thread < len(judgement.stream.tids) else -1,
+        peak=int(row[L.W_REM]) if kind == 107 else 0,
     )
+
+
+def _in_doubt(v: Violation) -> Violation:
+    if v.severity is not Severity.ERROR:
+        return v
+    return replace(v, severity=Severity.WARNING, confidence=Confidence.POSSIBLE)
 
 
 def _joined(rows: list[Violation]) -> list[Violation]:
@@ -354,6 +407,7 @@ def grouped(
             count=len(rows),
             occurrences=tuple(_occurrence(v, space) for v in rows[:limit]),
             cause=str(key[-1]),
+            notes=tuple(dict.fromkeys(note for v in rows for note in v.notes)),
         )
 
 

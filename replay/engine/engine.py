@@ -41,7 +41,12 @@ class Engine:
     """The machine's state at one moment of a trace.  Feed batches in order, then :meth:`finish`."""
 
     def __init__(
-        self, *, events: Mapping[str, int], grace_ns: int = 1_000_000, compiled: bool | None = None
+        self,
+        *,
+        events: Mapping[str, int],
+        grace_ns: int = 1_000_000,
+        in_place: bool = False,
+        compiled: bool | None = None,
     ) -> None:
         if compiled is None:
             total = sum(events.values())
@@ -58,6 +63,9 @@ class Engine:
         g[L.C_HAS_UNMAP] = events.get("iommu.unmap", 0) > 0
         g[L.C_HAS_POST] = events.get("kvm.attributes_post", 0) > 0
         g[L.C_HAS_IOCTL] = events.get("ioctl.entered", 0) > 0
+        g[L.C_HAS_DISCARD] = bool(events.get("fallocate.entered") or events.get("madvise.entered"))
+        g[L.C_VIOMMU] = events.get("qemu.iommu_notify", 0) > 0
+        g[L.C_IN_PLACE] = in_place
         self._k = L.State(
             g=g,
             T=_threads(64),
@@ -71,11 +79,7 @@ class Engine:
     def feed(self, record_batch: pa.RecordBatch) -> None:
         """Take the next events (columns: ``replay.engine.stream.COLUMNS``)."""
         batch = self.stream.batch(record_batch)
-        known = len(self.stream.tids)
-        while known > self._k.T.shape[0]:
-            have = self._k.T.shape[0]
-            self._k = self._k._replace(T=np.concatenate([self._k.T, _threads(have, have)]))
-        self._k.T[:known, L.T_TID] = self.stream.tids
+        self._know_threads()
         at, end = 0, record_batch.num_rows
         while at < end:
             at, grow = self._frames.run(self._k, batch, at, end)
@@ -103,6 +107,14 @@ class Engine:
             leader=leader,
         )
 
+    def _know_threads(self) -> None:
+        """Make room for the threads that the stream has met."""
+        known = len(self.stream.tids)
+        while known > self._k.T.shape[0]:
+            have = self._k.T.shape[0]
+            self._k = self._k._replace(T=np.concatenate([self._k.T, _threads(have, have)]))
+        self._k.T[:known, L.T_TID] = self.stream.tids
+
     def _drain(self) -> None:
         n = int(self._k.g[L.G_OUT])
         if n:
@@ -124,7 +136,11 @@ class Engine:
             self._k = k._replace(ck=ck)
         elif what == L.GROW_DENSE:
             self._k = k._replace(
-                mm=_more(k.mm, int(k.g[L.G_MM]), k.mm.shape[0] * 2 + int(k.g[L.G_AM])),
+                mm=_more(
+                    k.mm,
+                    int(k.g[L.G_MM]),
+                    k.mm.shape[0] * 2 + int(k.g[L.G_AM]) + 6 * int(k.g[L.G_CONTAINERS]),
+                ),
                 am=_more(k.am, int(k.g[L.G_AM]), k.am.shape[0] * 2),
             )
         elif what == L.GROW_WATCHES:
@@ -140,6 +156,7 @@ def judge(
     *,
     events: Mapping[str, int],
     grace_ns: int = 1_000_000,
+    in_place: bool = False,
     compiled: bool | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Judgement:
@@ -148,7 +165,7 @@ def judge(
     ``events``: how many events of each type the trace holds (its manifest's ``events``): a type
     that is absent was not recorded, and nothing is concluded from its silence.
     """
-    engine = Engine(events=events, grace_ns=grace_ns, compiled=compiled)
+    engine = Engine(events=events, grace_ns=grace_ns, in_place=in_place, compiled=compiled)
     for record_batch in batches:
         engine.feed(record_batch)
         if progress is not None:

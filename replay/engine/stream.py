@@ -81,6 +81,7 @@ _CODES: dict[str, int] = {
     "process.exec": L.EV_EXEC,
     "process.exit": L.EV_EXIT,
     "trace.lost": L.EV_LOST,
+    "kvm.memslot": L.EV_MEMSLOT,
 }
 _RETURN_OF: dict[str, int] = {
     "fallocate.returned": L.EV_FALLOCATE,
@@ -120,7 +121,7 @@ class EventStream:
     def __init__(self) -> None:
         self.tids: list[int] = []
         self._number: dict[int, int] = {}
-        self._lut = np.full(_TID_LIMIT, -1, np.int32)
+        self._lut = np.zeros(_TID_LIMIT, np.int32)  # number + 1: untouched zeros cost no memory
         self._out = np.empty((L.B_COLS, 0), np.int64)
         self.devices: dict[int, str] = {}
         self.clock_back: list[tuple[int, int, int]] = []
@@ -137,7 +138,7 @@ class EventStream:
             self.tids.append(tid)
             self._number[tid] = number
             if 0 <= tid < _TID_LIMIT:
-                self._lut[tid] = number
+                self._lut[tid] = number + 1
         return number
 
     def batch(self, record_batch: pa.RecordBatch) -> Any:
@@ -195,12 +196,13 @@ class EventStream:
         if strange:
             tids[odd] = 0
         numbers = self._lut[tids]
-        missing = numbers < 0
+        missing = numbers == 0
         if missing.any():
             for tid in np.unique(tids[missing]):
                 self.thread(int(tid))
             numbers = self._lut[tids]
         tids[:] = numbers
+        tids -= 1
         for i, tid in strange.items():
             tids[i] = self.thread(tid)
 

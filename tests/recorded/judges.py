@@ -46,20 +46,30 @@ def judged_by_reference(stream: Stream, grace_ns: int) -> list[Violation]:
 JUDGES: dict[str, Judge] = {"engine": judged_by_engine, "reference": judged_by_reference}
 
 
-def engine_violations(rows: Iterable[dict[str, Any]], grace_ns: int) -> list[Violation]:
+def engine_violations(
+    rows: Iterable[dict[str, Any]], grace_ns: int, *, in_place: bool = False
+) -> list[Violation]:
     """The engine's answer for rows as the reference takes them."""
     listed = list(rows)
     schema = arrow_schema()
     arrays = [pa.array([row.get(f.name) for row in listed], f.type) for f in schema]
     table = pa.Table.from_arrays(arrays, schema=schema)
-    return _engine(table, Counter(row["event"] for row in listed), grace_ns)
+    events = Counter(row["event"] for row in listed)
+    return _engine(table, events, grace_ns, in_place=in_place)
 
 
 def _engine(
-    table: pa.Table, events: Counter[str], grace_ns: int, *, compiled: bool | None = None
+    table: pa.Table,
+    events: Counter[str],
+    grace_ns: int,
+    *,
+    in_place: bool = False,
+    compiled: bool | None = None,
 ) -> list[Violation]:
     batches = table.select(COLUMNS).combine_chunks().to_batches()
-    judgement = judge(batches, events=events, grace_ns=grace_ns, compiled=True)
+    judgement = judge(
+        batches, events=events, grace_ns=grace_ns, in_place=in_place, compiled=compiled
+    )
     found = Violations.of(judgement, host=None, lost_events=0)
     out = [
         Violation(

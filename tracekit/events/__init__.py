@@ -1,6 +1,18 @@
 """The schema: every event type and column, each declared once."""
 
-from tracekit.events import iommu, kvm, process, qemu, shmem, syscall, trace, vfio
+from tracekit.events import (
+    iommu,
+    kvm,
+    process,
+    qemu,
+    shmem,
+    signals,
+    sockets,
+    syscall,
+    trace,
+    vfio,
+    vsock,
+)
 from tracekit.events._define import (
     COLUMNS,
     COMMON,
@@ -32,7 +44,10 @@ __all__ = (
     "process",
     "qemu",
     "shmem",
+    "signals",
+    "sockets",
     "syscall",
     "trace",
     "vfio",
+    "vsock",
 )

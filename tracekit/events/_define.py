@@ -82,14 +82,16 @@ COLUMNS: tuple[Column, ...] = (
     Column("object", _U64, "Kernel pointer that identifies the object the call is about"),
     Column("fd", _I32, "File descriptor that the call is made on"),
     Column("file_fd", _I32, "File descriptor given as an argument (memfd, guest_memfd, group)"),
-    Column("cmd", _U32, "ioctl command"),
+    Column("cmd", _U32, "ioctl command; operation, option or signal number"),
     Column("argsz", _U32, "Size that the caller wrote into the structure it passes"),
-    Column("id", _U32, "Small number that names the object: memslot, ioas, thread id of a child"),
+    Column("id", _U32, "Small number that names the object or its kind: memslot, ioas, thread, packet type"),
     Column("inode", _U64, "Inode number of the file"),
     Column("name", _TEXT, "Path, device or program; not to be trusted"),
     Column("detail", _TEXT, "Rare arguments, as a JSON object"),
-    Column("count", _U64, "How many (lost events)"),
+    Column("count", _U64, "How many: lost events, bytes, seconds, jiffies"),
     Column("until_ns", _I64, "End of an interval that begins at ts_ns"),
+    Column("local", _U64, "vsock address, own or source: CID in the upper 32 bits, then port"),
+    Column("peer", _U64, "vsock address of the peer or destination, likewise"),
 )
 assert len(COLUMNS) <= 32, "an all-null column is free on disk but not in memory"
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from tracekit.events._define import Event, column, event
 
-__all__ = ("ProcessExec", "ProcessExit", "ProcessFork")
+__all__ = ("ProcessExec", "ProcessExit", "ProcessExitCalled", "ProcessFork")
 
 
 @event
@@ -36,3 +36,12 @@ class ProcessExit(Event):
     name_: ClassVar[str] = "process.exit"
 
     flags: int | None = column("1 if the whole process is gone; null before 6.16", default=None)
+
+
+@event
+class ProcessExitCalled(Event):
+    """A process ends itself.  Source: syscalls:sys_enter_exit_group."""
+
+    name_: ClassVar[str] = "process.exit_called"
+
+    ret: int | None = column("Exit status", default=None)

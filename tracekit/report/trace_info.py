@@ -29,6 +29,12 @@ def import_summary(out: Path, manifest: Manifest) -> str:
         names = plural(len(manifest.unrecognised), "name")
         lines.append(f"  left out: {plural(left_out, 'record')} of {names} that no check uses")
     lines.append(f"  lost: {_loss(manifest)}")
+    for source in manifest.sources:
+        if source.get("salvaged"):
+            lines.append(f"  salvaged: {visible(str(source['salvaged']), 200)}")
+    for prefix in manifest.incomparable:
+        lines.append(f"  clock: that of the {visible(prefix, 20)} events is not the trace's;")
+        lines.append("    --clock-offset states how far apart they are")
     lines.append(f"  next: tracekit replay {visible(str(out))}")
     return "\n".join(lines) + "\n"
 
@@ -82,7 +88,7 @@ def _origin(trace: Trace) -> Iterator[str]:
     facts = [
         ("kernel", " ".join(visible(x, 40) for x in (m.kernel, m.machine) if x) or "not said"),
         ("host", visible(m.host, 60) if m.host else "not said"),
-        ("clock", visible(m.clock, 60)),
+        ("clock", visible(m.clock, 60) + ("" if m.clock_comparable else ", not one for all CPUs")),
         ("cpus", str(m.cpus)),
         ("span", _span(m)),
         ("events", f"{m.rows:,}"),
@@ -94,11 +100,23 @@ def _origin(trace: Trace) -> Iterator[str]:
             for k in ("file", "format", "compression", "recorder")
             if source.get(k)
         )
-        facts.append(("source", said))
+        facts.append(("source", said + _offset(source)))
+        if source.get("salvaged"):
+            facts.append(("", f"salvaged: {visible(str(source['salvaged']), 200)}"))
     for name, text in facts:
         yield from textwrap.wrap(
             f"  {name:<8} {text}", _WIDTH, subsequent_indent=" " * 11, break_on_hyphens=False
         )
+
+
+def _offset(source: Mapping[str, str | int | None]) -> str:
+    """How the times of a merged recording were brought to the trace's clock."""
+    found, error = source.get("clock_offset_ns"), source.get("clock_error_ns")
+    how = source.get("clock_offset_from")
+    if not isinstance(found, int):
+        return f", on a clock of its own ({visible(str(how), 60)})" if how else ""
+    within = f" within {error / 1000:,.1f} us" if isinstance(error, int) else ""
+    return f", {found / 1e9:+.9f} s{within} (from {visible(str(how), 60)})"
 
 
 def _span(m: Manifest) -> str:
@@ -112,6 +130,8 @@ def _loss(m: Manifest) -> str:
     if not m.lost_events and not m.loss_marks and not m.lost_unknown:
         return "nothing, as far as the recorder says"
     least = "at least " if m.lost_unknown else ""
+    if not m.lost_events:
+        return f"nobody knows how many events, in {plural(m.loss_marks, 'place')}"
     places = plural(m.loss_marks, "place")
     return f"{least}{plural(m.lost_events, 'event')} in {places}"
 

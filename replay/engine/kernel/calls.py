@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from ._jit import jit
-from .conversions import attribute_change
+from .conversions import attribute_change, gmem_attributes
 from .discards import discard_done
 from .dma import destroy_ioas, map_done, unmap_done
 from .identity import add_gmem, descriptor_gone, only_container, process_of, space_of
 from .layout import *
+from .missing import drop_dead
 from .planes import sane
 from .relations import relate, unrelate
+from .slots import live_vms, set_slot
 
 
 @jit
@@ -35,6 +37,8 @@ def op_of_ioctl(cmd: int) -> int:
         return OP_SLOT
     if cmd == 0x3B80:
         return OP_DESTROY
+    if cmd & 0xFFFF == 0xAED2:
+        return OP_GMEM_ATTR
     if cmd == 0x3B66:
         return OP_SET_IOMMU
     if cmd == 0x3B81:
@@ -82,6 +86,8 @@ def open_frame(k: Any, b: Any, i: int, thread: int, op: int) -> None:
     """A call begins on the thread (one that was open has been ended by :func:`closing`)."""
     t = k.T[thread]
     proc = process_of(k, thread)
+    if op == OP_MAP or op == OP_MAP_FILE:
+        end_returned_unmaps(k, thread, proc, b[B_SEQ, i])
     t[T_STATE] = STATE_FRAME
     t[T_OP] = op
     t[T_CALL] = b[B_EV, i]
@@ -237,17 +243,26 @@ def return_frame(k: Any, thread: int, ret: int, ts: int, seq: int) -> None:
         discard_done(k, thread, ret, ts, seq)
     elif op == OP_CREATE_VM:
         if ret >= 0:
-            k.T[proc, P_BORN] = 1
+            descriptor_gone(k, proc, ret)
+            if live_vms(k, proc) == 0:
+                k.T[proc, P_BORN] = 1
             vm = space_of(k, SPACE_VM, proc, ret, NULL, NULL)
-            k.S[vm, S_DEFAULT] = A_K
+            if not k.T[proc, P_GMEM_ATTR]:
+                k.S[vm, S_DEFAULT] = A_K
     elif op == OP_CREATE_GMEM:
         if ret > 0:
-            add_gmem(k, proc, ret)
+            add_gmem(k, proc, ret, t[T_SIZE])
+    elif op == OP_SLOT:
+        if ret >= 0:
+            set_slot(k, thread, space_of(k, SPACE_VM, proc, t[T_FD], NULL, NULL))
+    elif op == OP_GMEM_ATTR:
+        gmem_attributes(k, thread, ret)
     elif op == OP_SET_IOMMU:
         if ret >= 0:
             space = container_of_frame(k, thread)
             if space >= 0 and not k.S[space, S_DEAD]:
                 k.S[space, S_DEFAULT] = M_KI | M_KE
+                k.S[space, S_ENTRIES] = 0
     elif op == OP_IOAS_ALLOC:
         if ret >= 0:
             k.T[proc, P_IOAS_BORN] = 1
@@ -269,9 +284,11 @@ def return_frame(k: Any, thread: int, ret: int, ts: int, seq: int) -> None:
     elif op == OP_OPEN:
         if ret > 0:
             descriptor_gone(k, proc, ret)
+            drop_dead(k, proc)
     elif op == OP_CLOSE:
         if ret >= 0:
             descriptor_gone(k, proc, t[T_FD])
+            drop_dead(k, proc)
     leave_frame(k, thread, ts)
 
 
@@ -303,7 +320,9 @@ def take_arguments(k: Any, b: Any, i: int, thread: int, rank: int) -> None:
     if b[B_ADDR, i] != NULL or op == OP_ATTR:
         t[T_ADDR] = b[B_ADDR, i]
         t[T_SIZE] = b[B_SIZE, i]
-        if op != OP_ATTR and sane(t[T_ADDR], t[T_SIZE]):  # a row for each run of its pages
+        if (
+            op != OP_ATTR and op != OP_SLOT and sane(t[T_ADDR], t[T_SIZE])
+        ):  # a row for each run of its pages
             k.g[G_ROWS] = max(k.g[G_ROWS], min(t[T_SIZE] >> 12, ROWS_A_CALL))
     if b[B_VADDR, i] != NULL:
         t[T_VADDR] = b[B_VADDR, i]
@@ -335,6 +354,17 @@ def frame_for(k: Any, b: Any, i: int, thread: int) -> bool:
     open_frame(k, b, i, thread, op_of_ioctl(b[B_CMD, i]))
     t[T_CALL] = EV_IOCTL
     return True
+
+
+@jit
+def end_returned_unmaps(k: Any, by: int, proc: int, seq: int) -> None:
+    """End the unmaps of other threads whose callee has returned: what is mapped now comes after."""
+    for thread in range(k.T.shape[0]):
+        t = k.T[thread]
+        if thread == by or t[T_STATE] != STATE_FRAME or t[T_OP] != OP_UNMAP:
+            continue
+        if t[T_RET] != NULL and process_of(k, thread) == proc:
+            return_frame(k, thread, t[T_RET], t[T_RET_TS], seq)
 
 
 @jit

@@ -1,4 +1,4 @@
-"""A change of memory attributes: TK101's candidates, TK103's end, TK202."""
+"""A change of memory attributes: candidates of TK101 and TK104, TK103's end, TK202."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ from typing import Any
 
 from ._jit import jit
 from .identity import process_of
+from .in_hand import END_NOW, end_in_hand, in_conversion, meet_in_hand, take_in_hand
 from .layout import *
+from .missing import end_missing, mark_missing, shared_no_more
 from .planes import apply_map, mark_stale, sane, set_attr, spans, tally
+from .relations import address_backing
+from .slots import forget_unmaps, live_vms, slots_known, unmapped_until
 from .watches import (
     candidate,
     end_candidates,
     end_premature,
+    give_up,
+    in_flight,
     known_mask,
     live_mask,
+    next_under_way,
     record,
     unmapped,
 )
@@ -23,22 +30,6 @@ from .watches import (
 def valid(addr: int, size: int) -> bool:
     """True for a range of whole pages that exists on some machine."""
     return sane(addr, size) and (addr | size) & 4095 == 0 and spans(addr, size) < MAX_CHUNKS
-
-
-@jit
-def in_flight(k: Any, proc: int, thread: int, op: int, p0: int, p1: int) -> bool:
-    """True if another thread of the process has such a call open over some of these pages."""
-    for t in range(k.T.shape[0]):
-        row = k.T[t]
-        if t == thread or row[T_STATE] != STATE_FRAME or row[T_OP] != op:
-            continue
-        if process_of(k, t) != proc:
-            continue
-        if not sane(row[T_ADDR], row[T_SIZE]):
-            return True
-        if (row[T_ADDR] >> 12) < p1 and p0 < ((row[T_ADDR] + row[T_SIZE]) >> 12):
-            return True
-    return False
 
 
 @jit
@@ -52,7 +43,7 @@ def settle_returned(k: Any, proc: int, space: int, p0: int, p1: int, seq: int) -
         if t[T_STATE] != STATE_FRAME or t[T_OP] != OP_UNMAP or t[T_RET] == NULL or t[T_RET] < 0:
             continue
         if process_of(k, other) == proc:
-            unmapped(k, proc, space, p0, p1, t[T_RET_TS], seq)
+            unmapped(k, t[T_RET_GAP], space, p0, p1, t[T_RET_TS], seq)
 
 
 @jit
@@ -82,73 +73,272 @@ def attribute_change(k: Any, thread: int, vm: int, ret: int, ts: int, seq: int) 
                 k, 202, WARNING, CERTAIN, proc, vm, thread, addr, size,
                 t[T_ENTER], ts, t[T_ENTER_SEQ], seq, 22,
             )  # fmt: skip
+        refused(k, thread, vm, addr, size, attr, known, ret, ts)
         return
     if not known or attr == NULL:
         k.g[N_ATTR_UNKNOWN] += 1
         tally(k, J_101, Y_UNKNOWN_ARGS)
+        tally(k, J_111, Y_UNKNOWN_ARGS)
+        tally(k, J_104, Y_UNKNOWN_ARGS)
+        tally(k, J_108, Y_UNKNOWN_ARGS)
         tally(k, J_202, Y_UNKNOWN_ARGS)
+        end_in_hand(k, thread, t[T_ENTER], t[T_ENTER_SEQ], END_NOW)
+        forget_unmaps(k, thread)
         forget_attributes(k, vm)
         return
     tally(k, J_202, Y_DECIDED)
+    tally(k, J_108, Y_DECIDED)
     if not valid(addr, size):
         record(
             k, 202, ERROR, CERTAIN, proc, vm, thread, addr, size,
             t[T_ENTER], ts, t[T_ENTER_SEQ], seq, 0,
         )  # fmt: skip
+        end_in_hand(k, thread, t[T_ENTER], t[T_ENTER_SEQ], END_NOW)
+        forget_unmaps(k, thread)
         forget_attributes(k, vm)
+        return
+    if k.T[proc, P_GMEM_ATTR]:
+        # what is private is not up to this call any more, or not to it alone
+        k.g[J0 + J_108 * Y_COLS + Y_DECIDED] -= 1
+        tally(k, J_108, Y_GMEM)
+        tally(k, J_101, Y_GMEM)
+        tally(k, J_111, Y_GMEM)
+        tally(k, J_104, Y_GMEM)
+        end_in_hand(k, thread, t[T_ENTER], t[T_ENTER_SEQ], END_NOW)
+        forget_unmaps(k, thread)
         return
     p0, p1 = addr >> 12, (addr + size) >> 12
     private = attr & 8 != 0
     commit = t[T_COMMIT] if t[T_COMMIT] != NULL else ts
     commit_seq = t[T_COMMIT_SEQ] if t[T_COMMIT] != NULL else seq
     real = not k.g[C_HAS_POST] or t[T_COMMIT] != NULL
+    several = live_vms(k, proc) > 1
+    only = vm if several else -1
     before = t[T_ENTER_SEQ]
     if k.g[G_ACTIVE]:
         for s in range(k.g[G_SPACES]):
             if k.S[s, S_KIND] == SPACE_CONTAINER and k.S[s, S_PROC] == proc:
                 settle_returned(k, proc, s, p0, p1, before)
-        conf, sev = CERTAIN, ERROR
-        if in_flight(k, proc, thread, OP_UNMAP, p0, p1):
-            conf, sev = POSSIBLE, WARNING
-        if not private:
-            end_candidates(k, 101, proc, -1, thread, p0, p1, before, False, 0, 0, 0, -1)
-        end_candidates(k, 101, proc, -1, -1, p0, p1, before, True, conf, sev, R_ATTR, before)
-        if not private:
-            end_candidates(k, 102, proc, -1, -1, p0, p1, before, True, conf, sev, R_ATTR, before)
-            end_premature(k, proc, p0, p1, commit, commit_seq)
-    if private:
-        live, known_bit = live_mask(k), known_mask(k)
-        total, told, containers = 0, True, 0
-        k.g[G_GROUP] += 1
-        for s in range(k.g[G_SPACES]):
-            if k.S[s, S_KIND] != SPACE_CONTAINER or k.S[s, S_PROC] != proc:
-                continue
-            containers += 1
-            count, lo, hi = 0, 0, 0
-            if real:
-                count, lo, hi = mark_stale(k, vm, s, p0, p1, live, False, M_W101)
-            if count:
-                row = candidate(k, 101, proc, s, thread, lo, hi, count)
-                w = k.W[row]
-                w[W_FROM] = commit
-                w[W_CREATED] = ts
-                w[W_SEQ0] = t[T_ENTER_SEQ]
-                w[W_SEQ1] = commit_seq
-                w[W_GROUP] = k.g[G_GROUP]
-                w[W_VM] = vm
-                total += count
-            elif real:
-                _, every = apply_map(k, s, p0, p1, X_NONE, 0)
-                if not every & known_bit:
-                    told = False
-        if containers == 0 and not k.T[proc, P_BORN]:
-            told = False
-        if total or told:
-            tally(k, J_101, Y_DECIDED)
+        own = 104 if private else 101
+        end_candidates(k, own, proc, -1, thread, only, p0, p1, before, False, thread, 0, -1)
+        end_candidates(k, 101, proc, -1, -1, only, p0, p1, before, True, thread, R_ATTR, before)
+        end_missing(k, proc, only, -1, thread, p0, p1, before, R_ATTR, before)
+        if private:
+            shared_no_more(k, proc, only, p0, p1, commit, commit_seq)
         else:
-            tally(k, J_101, Y_LATE)
+            if not several:
+                for s in range(k.g[G_SPACES]):
+                    if k.S[s, S_KIND] == SPACE_CONTAINER and not k.S[s, S_VIOMMU]:
+                        end_candidates(
+                            k, 102, proc, s, -1, -1, p0, p1, before, True, thread, R_ATTR, before
+                        )
+            end_premature(k, proc, only, p0, p1, commit, commit_seq)
+    met = meet_in_hand(k, thread, vm, private, p0, p1, t[T_ENTER])
+    k.g[G_GROUP] += 1
+    code = J_101 if private else J_104
+    total, told, containers, behind = 0, True, 0, 0
+    for s in range(k.g[G_SPACES]):
+        if k.S[s, S_KIND] != SPACE_CONTAINER or k.S[s, S_PROC] != proc:
+            continue
+        if not private and k.S[s, S_DEAD]:
+            continue
+        containers += 1
+        if k.S[s, S_VIOMMU]:
+            behind += 1
+            continue
+        if private:
+            uncover(k, thread, s, p0, p1)
+        if not real:
+            continue
+        if met == 1:
+            # the pages of the broken conversion are TK108's
+            n, sure = watch(
+                k, thread, vm, s, private, several, p0, min(p1, t[T_CV_LO]), commit, commit_seq, ts
+            )
+            m, also = watch(
+                k, thread, vm, s, private, several, max(p0, t[T_CV_HI]), p1, commit, commit_seq, ts
+            )
+            total += n + m
+            told = told and sure and also
+        else:
+            n, sure = watch(k, thread, vm, s, private, several, p0, p1, commit, commit_seq, ts)
+            total += n
+            told = told and sure
+    if containers == 0 and not k.T[proc, P_BORN]:
+        told = False
+    reason = Y_LATE
+    if several and not slots_known(k, vm):
+        reason = Y_SEVERAL
+    elif behind and behind == containers:
+        reason = Y_VIOMMU
+    elif total or told:
+        reason = Y_DECIDED
+    tally(k, code, reason)
+    if private:
+        tally(k, J_111, reason)
     set_attr(k, vm, p0, p1, A_K | A_P if private else A_K)
+    if met == 0:
+        take_in_hand(k, thread, vm, CV_PRIVATE if private else CV_SHARED, p0, p1, commit, ts)
+        t[T_CV_DISCARDED] = not real  # it made nothing private, so there is nothing to discard
+    forget_unmaps(k, thread)
     t[T_ATTR_LO] = p0
     t[T_ATTR_HI] = p1
-    t[T_ATTR_BEGAN] = t[T_ENTER]
-    t[T_ATTR_RET] = ts
+    t[T_ATTR_BEGAN] = t[T_COMMIT] if t[T_COMMIT] != NULL else t[T_ENTER]
+    t[T_ATTR_RET] = t[T_RET_TS] if t[T_RET] != NULL else ts
+
+
+@jit
+def refused(
+    k: Any, thread: int, vm: int, addr: int, size: int, attr: int, known: bool, ret: int, ts: int
+) -> None:
+    """The change was refused: what the thread had unmapped for it is to be mapped again (TK108)."""
+    t = k.T[thread]
+    proc = process_of(k, thread)
+    if known:
+        tally(k, J_108, Y_GMEM if k.T[proc, P_GMEM_ATTR] else Y_DECIDED)
+    again = known and attr != NULL and attr & 8 != 0 and valid(addr, size)
+    if again and in_conversion(k, thread, CV_REFUSED, addr >> 12, (addr + size) >> 12):
+        return  # tried again in vain
+    end_in_hand(k, thread, t[T_ENTER], t[T_ENTER_SEQ], END_NOW)
+    mine = False
+    if again and not k.T[proc, P_GMEM_ATTR]:
+        for i in range(k.g[G_U]):
+            row = k.S[i]
+            if row[U_THREAD] == thread and row[U_P0] < (addr + size) >> 12:
+                mine = mine or addr >> 12 < row[U_P1]
+    if mine:
+        take_in_hand(k, thread, vm, CV_REFUSED, addr >> 12, (addr + size) >> 12, t[T_ENTER], ts)
+        t[T_CV_ERRNO] = -ret
+        t[T_CV_FAILED] = t[T_ENTER]
+        t[T_CV_FAILED_SEQ] = t[T_ENTER_SEQ]
+        t[T_CV_FAILED_RET] = ts
+        t[T_CV_SPACE] = -1
+    else:
+        forget_unmaps(k, thread)
+
+
+@jit
+def uncover(k: Any, thread: int, space: int, p0: int, p1: int) -> None:
+    """Pages became private that nobody had mapped: the container does not follow them."""
+    p = p0
+    while p < p1:
+        mine, q = unmapped_until(k, thread, space, p, p1)
+        if not mine:
+            apply_map(k, space, p, q, X_UNCOVER, 0)
+        p = q
+
+
+@jit
+def watch(
+    k: Any,
+    thread: int,
+    vm: int,
+    space: int,
+    private: bool,
+    several: bool,
+    p0: int,
+    p1: int,
+    commit: int,
+    commit_seq: int,
+    ts: int,
+) -> tuple[int, bool]:
+    """Open the container's candidates in [p0, p1); how many pages, and whether all was known."""
+    total, told = 0, True
+    if p0 >= p1:
+        return total, told
+    if not several:
+        return watch_part(k, thread, vm, space, private, p0, p1, p0, p1, -1, commit, commit_seq, ts)
+    proc = process_of(k, thread)
+    for i in range(k.g[G_SLOTS]):
+        row = k.S[i]
+        if row[L_VM] != vm or row[L_VADDR] == NULL:
+            continue
+        a = max(p0, row[L_GPA] >> 12)
+        b = min(p1, (row[L_GPA] + row[L_SIZE]) >> 12)
+        delta = address_backing(k, proc, row[L_VADDR] - row[L_GPA])
+        if a < b and delta > 0:
+            n, sure = watch_part(
+                k, thread, vm, space, private, a, b, p0, p1, delta, commit, commit_seq, ts
+            )
+            total += n
+            told = told and sure
+    return total, told
+
+
+@jit
+def watch_part(
+    k: Any,
+    thread: int,
+    vm: int,
+    space: int,
+    private: bool,
+    a: int,
+    b: int,
+    p0: int,
+    p1: int,
+    delta: int,
+    commit: int,
+    commit_seq: int,
+    ts: int,
+) -> tuple[int, bool]:
+    """The same for the pages [a, b) of the conversion of [p0, p1) that have this backing."""
+    t = k.T[thread]
+    proc = process_of(k, thread)
+    told = True
+    if private:
+        count, lo, hi = mark_stale(k, vm, space, a, b, live_mask(k), delta, M_W101)
+        other = next_under_way(k, thread, proc, space, OP_UNMAP, -1)
+        while other >= 0:  # what is just being unmapped may still be there
+            x0, x1 = k.T[other, T_ADDR] >> 12, (k.T[other, T_ADDR] + k.T[other, T_SIZE]) >> 12
+            n, x, y = mark_stale(k, vm, space, max(a, x0), min(b, x1), M_E, delta, M_W101)
+            if n:
+                count, lo, hi = count + n, min(lo, x), max(hi, y)
+            other = next_under_way(k, thread, proc, space, OP_UNMAP, other)
+    else:
+        unknown_too = k.g[C_HAS_POST] != 0 and t[T_COMMIT] != NULL
+        count, lo, hi, told = mark_missing(k, vm, space, a, b, unknown_too, M_E | M_I, delta)
+        other = next_under_way(k, thread, proc, space, OP_MAP, -1)
+        while other >= 0:  # what is just being mapped may not yet be there
+            x0, x1 = k.T[other, T_ADDR] >> 12, (k.T[other, T_ADDR] + k.T[other, T_SIZE]) >> 12
+            n, x, y, _ = mark_missing(k, vm, space, max(a, x0), min(b, x1), unknown_too, M_E, delta)
+            if n:
+                count, lo, hi = count + n, min(lo, x), max(hi, y)
+            other = next_under_way(k, thread, proc, space, OP_MAP, other)
+    if count:
+        row = candidate(k, 101 if private else 104, proc, space, thread, lo, hi, count)
+        w = k.W[row]
+        w[W_FROM] = commit
+        w[W_CREATED] = ts
+        w[W_SEQ0] = t[T_ENTER_SEQ]
+        w[W_SEQ1] = commit_seq
+        w[W_GROUP] = k.g[G_GROUP]
+        w[W_VM] = vm
+        w[W_LO] = p0
+        w[W_HI] = p1
+        w[W_ERRNO] = private and in_flight(k, thread, proc, 101, lo, hi)[0]
+    elif private:
+        _, every = apply_map(k, space, a, b, X_NONE, 0)
+        told = every & known_mask(k) != 0
+    return count, told
+
+
+@jit
+def gmem_attributes(k: Any, thread: int, ret: int) -> None:
+    """A guest_memfd's own attributes changed: those of the VM say nothing any more."""
+    if ret < 0:
+        return
+    proc = process_of(k, thread)
+    k.T[proc, P_GMEM_ATTR] = 1
+    tally(k, J_101, Y_GMEM)
+    tally(k, J_111, Y_GMEM)
+    tally(k, J_104, Y_GMEM)
+    give_up(k, proc, -1, Y_GMEM)
+    for other in range(k.T.shape[0]):
+        if k.T[other, T_CV_DIR] != CV_NONE and process_of(k, other) == proc:
+            k.T[other, T_CV_DIR] = CV_NONE
+            k.T[other, T_CV_ERRNO] = 0
+            k.g[J0 + J_108 * Y_COLS + Y_DECIDED] -= 1
+            tally(k, J_108, Y_GMEM)
+    for s in range(k.g[G_SPACES]):
+        if k.S[s, S_KIND] == SPACE_VM and k.S[s, S_PROC] == proc:
+            forget_attributes(k, s)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ._jit import jit
-from .conversions import in_flight, settle_returned
+from .conversions import settle_returned
 from .identity import process_of
+from .in_hand import discarded_in_hand
 from .layout import *
-from .planes import apply_map, mark_live, sane, tally
+from .planes import apply_map, mark_live, tally
 from .searches import next_with, next_without
-from .watches import candidate, end_candidates, known_mask, live_mask
+from .watches import candidate, end_candidates, known_mask, live_mask, next_under_way
 
 
 @jit
@@ -33,7 +34,8 @@ def backing_range(
             continue
         a, b = lo - row[D_DELTA], hi - row[D_DELTA]
         p0, p1 = (max(a, 0) + 4095) >> 12, b >> 12
-        if p1 <= p0 or p1 - p0 > (MAX_CHUNKS << CHUNK_BITS):
+        p1 = min(p1, p0 + (MAX_CHUNKS << CHUNK_BITS))
+        if p1 <= p0:
             continue
         for s in range(k.g[G_SPACES]):
             if k.S[s, S_KIND] != SPACE_CONTAINER or k.S[s, S_PROC] != proc:
@@ -45,6 +47,16 @@ def backing_range(
                 else:
                     answer = max(answer, 1)
                 count, x, y = mark_live(k, s, p0, p1, live, d, M_W102, M_W102)
+                other = next_under_way(k, thread, proc, s, OP_UNMAP, -1)
+                while other >= 0:  # what is just being unmapped may still be there
+                    lo2, hi2 = (
+                        k.T[other, T_ADDR] >> 12,
+                        (k.T[other, T_ADDR] + k.T[other, T_SIZE]) >> 12,
+                    )
+                    n, x2, y2 = mark_live(k, s, max(p0, lo2), min(p1, hi2), M_E, d, M_W102, M_W102)
+                    if n:
+                        count, x, y = count + n, min(x, x2), max(y, y2)
+                    other = next_under_way(k, thread, proc, s, OP_UNMAP, other)
                 if count:
                     new = candidate(k, 102, proc, s, thread, x, y, count)
                     w = k.W[new]
@@ -64,15 +76,18 @@ def backing_range(
             p = next_with(k, s, p0, p1, mask, value)
             while p < p1:
                 q = next_without(k, s, p, p1, mask, value)
-                conf, sev = CERTAIN, ERROR
-                if in_flight(k, proc, thread, OP_UNMAP, p, q):
-                    conf, sev = POSSIBLE, WARNING
                 end_candidates(
-                    k, 101 if what == 0 else 102, proc, s, -1, p, q, 1 << 62,
-                    True, conf, sev, R_DISCARD if what == 0 else R_POPULATE, seq,
+                    k, 101 if what == 0 else 102, proc, s, -1, -1, p, q, 1 << 62,
+                    True, thread, R_DISCARD if what == 0 else R_POPULATE, seq,
                 )  # fmt: skip
                 p = next_with(k, s, q, p1, mask, value)
     return answer
+
+
+@jit
+def begins_somewhere(addr: int, size: int) -> bool:
+    """True for a range that has a beginning; its end may be anywhere, as in a hole to the end."""
+    return 0 <= addr <= (1 << 60) and size > 0
 
 
 @jit
@@ -80,12 +95,13 @@ def each_backing(k: Any, thread: int, what: int, ts: int, seq: int) -> int:
     """The thread's discard or populate, through every relation that leads to DMA entries."""
     t = k.T[thread]
     if t[T_CALL] == EV_MADVISE:
-        if not sane(t[T_VADDR], t[T_SIZE]):
+        if not begins_somewhere(t[T_VADDR], t[T_SIZE]):
             return 1
-        return backing_range(k, thread, what, 0, -1, t[T_VADDR], t[T_VADDR] + t[T_SIZE], ts, seq)
-    if not sane(t[T_OFFSET], t[T_SIZE]):
+        hi = t[T_VADDR] + min(t[T_SIZE], 1 << 60)
+        return backing_range(k, thread, what, 0, -1, t[T_VADDR], hi, ts, seq)
+    if not begins_somewhere(t[T_OFFSET], t[T_SIZE]):
         return 1
-    lo, hi = t[T_OFFSET], t[T_OFFSET] + t[T_SIZE]
+    lo, hi = t[T_OFFSET], t[T_OFFSET] + min(t[T_SIZE], 1 << 60)
     proc = process_of(k, thread)
     answer = backing_range(k, thread, what, 1, t[T_FD], lo, hi, ts, seq)
     for r in range(k.g[G_R]):
@@ -123,14 +139,21 @@ def begin_backing(k: Any, thread: int, op: int, ts: int, seq: int) -> None:
 def discard_done(k: Any, thread: int, ret: int, ts: int, seq: int) -> None:
     """A discard returned: live mappings of what it threw away are TK102's candidates."""
     t = k.T[thread]
-    if ret < 0 or t[T_GMEM]:
+    if ret < 0:
+        return
+    discarded_in_hand(k, thread, ts, seq)
+    if t[T_GMEM]:
         return
     proc = process_of(k, thread)
-    containers = False
+    containers, entries = False, False
     for s in range(k.g[G_SPACES]):
         if k.S[s, S_KIND] == SPACE_CONTAINER and k.S[s, S_PROC] == proc:
             containers = True
+            entries = entries or k.S[s, S_ENTRIES] != 0
     if not containers:
+        return
+    if not entries:
+        tally(k, J_102, Y_DECIDED)  # nothing is mapped
         return
     last = k.T[proc, P_LAST_MAP_RETURN]
     if last != NULL and last >= t[T_ENTER] and k.T[proc, P_LAST_MAP_THREAD] != thread:

@@ -20,13 +20,23 @@ from .calls import (
 )
 from .conversions import forget_attributes, settle_returned
 from .discards import begin_backing, discard_entered
-from .dma import domain_freed, forget_range
+from .dma import domain_freed, forget_range, judge_entries
 from .identity import add_gmem, is_gmem, process_of, same_object, space_of
+from .in_hand import END_TRACE, end_in_hand
 from .layout import *
-from .lifetimes import in_the_hole, judge_exit, lost, new_program, process_exited
+from .lifetimes import (
+    in_the_hole,
+    judge_exit,
+    lost,
+    new_program,
+    process_exited,
+    run_or_exit,
+)
+from .missing import drop_all_uncovered
 from .planes import apply_map, sane, spans, transform_all
 from .relations import backing_known, in_shared_file, relate
-from .watches import forget_watches, run_or_exit, unmapped
+from .slots import forget_unmaps
+from .watches import forget_watches, unmapped
 
 
 @jit
@@ -64,7 +74,8 @@ def map_event(k: Any, b: Any, i: int, thread: int) -> None:
     t[T_EV_HI] = p1 if t[T_EV_HI] == NULL else max(t[T_EV_HI], p1)
     if k.g[G_ACTIVE]:
         settle_returned(k, proc, space, p0, p1, b[B_SEQ, i])
-    some, _ = apply_map(k, space, p0, p1, X_MAP_EVENT, 0)
+    mapping = t[T_OP] == OP_MAP or t[T_OP] == OP_MAP_FILE
+    some, _ = apply_map(k, space, p0, p1, X_MAP_EVENT, M_C if mapping else 0)
     if some & M_I:
         k.S[space, S_MULTI] = 1  # a second domain: its unmaps come, or it is freed without any
 
@@ -93,7 +104,7 @@ def unmap_event(k: Any, b: Any, i: int, thread: int) -> None:
             t[T_EV_HI] = p1 if t[T_EV_HI] == NULL else max(t[T_EV_HI], p1)
             some, _ = apply_map(k, space, p0, p1, X_UNMAP_EVENT, 0)
             if some & M_WATCHED and t[T_OP] != OP_UNMAP:
-                unmapped(k, proc, space, p0, p1, b[B_TS, i], b[B_SEQ, i])
+                unmapped(k, k.T[proc, P_LAST_GAP], space, p0, p1, b[B_TS, i], b[B_SEQ, i])
             return
     for s in range(k.g[G_SPACES]):
         if k.S[s, S_KIND] != SPACE_CONTAINER or k.S[s, S_PROC] != proc:
@@ -103,7 +114,7 @@ def unmap_event(k: Any, b: Any, i: int, thread: int) -> None:
             notice_gap(k, proc, b[B_TS, i])
             some, _ = apply_map(k, s, p0, p1, X_UNMAP_EVENT, 0)
             if some & M_WATCHED:
-                unmapped(k, proc, s, p0, p1, b[B_TS, i], b[B_SEQ, i])
+                unmapped(k, k.T[proc, P_LAST_GAP], s, p0, p1, b[B_TS, i], b[B_SEQ, i])
 
 
 @jit
@@ -121,15 +132,25 @@ def room(k: Any, need: int) -> int:
     g = k.g
     if (g[G_CHUNKS] + need + 8) * 2 > k.ck.shape[0]:
         return GROW_CHUNKS
-    if g[G_MM] + g[G_AM] + 6 > k.mm.shape[0] or g[G_AM] + 4 > k.am.shape[0]:
+    dense = (g[G_AM] + 6) * max(g[G_CONTAINERS], 1)
+    if g[G_MM] + dense > k.mm.shape[0] or g[G_AM] + 4 > k.am.shape[0]:
         return GROW_DENSE
     if g[G_WTOP] + g[G_REMAINING] + g[G_ROWS] + 64 > k.W.shape[0]:
         return GROW_WATCHES
     if g[G_OUT] + g[G_REMAINING] + g[G_ACTIVE] + g[G_ROWS] + 64 > k.W.shape[0]:
         return GROW_WATCHES
+    if g[G_SLOTS] + 4 > k.S.shape[0] or g[G_GMEM] + 4 > k.S.shape[0]:
+        return GROW_TABLES
     if g[G_SPACES] + 4 > k.S.shape[0] or g[G_R] + 4 > k.S.shape[0] or g[G_D] + 4 > k.S.shape[0]:
         return GROW_TABLES
     return GROW_NONE
+
+
+@jit
+def cares(k: Any, thread: int) -> bool:
+    """True if something waits for the thread to run its guest."""
+    t = k.T[thread]
+    return t[T_OPEN_WATCHES] > 0 or t[T_CV_DIR] != CV_NONE or k.g[G_U] > 0
 
 
 @jit
@@ -148,7 +169,7 @@ def one(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
         if not continues(k, b, i, thread, T_ENTERED):
             open_frame(k, b, i, thread, op)
         t[T_ENTERED] = 1
-        if op == OP_RUN and t[T_OPEN_WATCHES]:
+        if op == OP_RUN and cares(k, thread):
             notice_gap(k, proc, ts)
             run_or_exit(k, thread, ts, seq, R_RUN)
     elif ev == EV_CALLEE_RET:
@@ -158,10 +179,12 @@ def one(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
             else:
                 t[T_RET] = b[B_RET, i]
                 t[T_RET_TS] = ts
+                t[T_RET_GAP] = k.T[proc, P_LAST_GAP]
     elif ev == EV_IOPT_RET:
         if t[T_STATE] == STATE_FRAME and t[T_CALL] == EV_IOCTL and t[T_RET] == NULL:
             t[T_RET] = b[B_RET, i]
             t[T_RET_TS] = ts
+            t[T_RET_GAP] = k.T[proc, P_LAST_GAP]
     elif ev == EV_ARGS_EPROBE:
         if not continues(k, b, i, thread, T_EPROBED):
             open_frame(k, b, i, thread, op_of_ioctl(b[B_CMD, i]))
@@ -179,6 +202,8 @@ def one(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
                 take_arguments(k, b, i, thread, 3)
             elif b[B_ID, i] != NULL:
                 t[T_ID] = b[B_ID, i]
+            elif t[T_OP] == OP_CREATE_GMEM:
+                t[T_SIZE] = b[B_SIZE, i]
         elif t[T_STATE] == STATE_FRAME and t[T_CALL] == EV_IOCTL:
             t[T_NESTED] += 1  # VFIO_SET_IOMMU asks the driver about its extensions first
     elif ev == EV_ARGS_IOPT or ev == EV_ARGS_IOPT_FILE:
@@ -219,7 +244,7 @@ def one(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
                     forget_attributes(k, s)
     elif ev == EV_GMEM_FALLOCATE:
         if t[T_STATE] == STATE_FRAME and t[T_CALL] == EV_FALLOCATE:
-            add_gmem(k, proc, t[T_FD])
+            add_gmem(k, proc, t[T_FD], NULL)
             t[T_GMEM] = 1
     elif ev == EV_UNMAP_HVA:
         if (
@@ -278,9 +303,16 @@ def one(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
         t[T_STATE] = STATE_NONE
         if t[T_RUN_OP] != OP_RUN:
             start_run(k, thread, OP_RUN)
-        if t[T_OPEN_WATCHES]:
+        if cares(k, thread):
             notice_gap(k, proc, ts)
             run_or_exit(k, thread, ts, seq, R_RUN)
+    elif ev == EV_MEMSLOT:
+        if t[T_STATE] == STATE_FRAME and t[T_OP] == OP_SLOT:
+            if b[B_ADDR, i] != NULL and t[T_RANK] == 0:
+                take_arguments(k, b, i, thread, 3)
+            if b[B_FILE_FD, i] != NULL:
+                t[T_FILE_FD] = b[B_FILE_FD, i]
+                t[T_OFFSET] = b[B_OFFSET, i]
     elif ev == EV_FORK:
         child = b[B_ID, i]
         k.T[child, T_PROC] = proc
@@ -288,12 +320,13 @@ def one(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
         k.T[child, T_EXITED] = 0
     elif ev == EV_EXEC:
         t[T_STATE] = STATE_NONE
+        t[T_CV_DIR] = CV_NONE
+        forget_unmaps(k, thread)
         new_program(k, thread)
     elif ev == EV_EXIT:
         t[T_STATE] = STATE_NONE
-        if t[T_OPEN_WATCHES]:
-            notice_gap(k, proc, ts)
-            run_or_exit(k, thread, ts, seq, R_EXIT)
+        notice_gap(k, proc, ts)
+        run_or_exit(k, thread, ts, seq, R_EXIT)
         t[T_EXITED] = 1
         if b[B_FLAGS, i] == 1 or (b[B_FLAGS, i] == NULL and proc == thread):
             process_exited(k, proc, ts)
@@ -335,6 +368,11 @@ def run(k: Any, b: Any, start: int, end: int) -> tuple[int, int]:
             continue
         ends, ret, ts = closing(k, b, i, thread, ev)
         if ends:
+            if ev == EV_IOCTL_RET and k.T[thread, T_RET] != NULL:
+                # its callee returned before; what it begins now was not under way then
+                proc = process_of(k, thread)
+                notice_gap(k, proc, b[B_TS, i])
+                k.T[proc, P_LAST_GAP] = min(k.T[proc, P_LAST_GAP], b[B_TS, i] - 1)
             return_frame(k, thread, ret, ts, b[B_SEQ, i])
         one(k, b, i, thread, ev)
     return end, GROW_NONE
@@ -348,4 +386,8 @@ def finish(k: Any, ts: int) -> None:
         if k.T[p, P_PARENT] == p:
             notice_gap(k, p, ts)
             judge_exit(k, p, ts)
+    for thread in range(k.T.shape[0]):
+        end_in_hand(k, thread, NULL, -1, END_TRACE)
+    judge_entries(k)
+    drop_all_uncovered(k)
     forget_watches(k, Y_END, True)

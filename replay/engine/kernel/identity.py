@@ -28,6 +28,8 @@ def merge_processes(k: Any, into: int, other: int) -> None:
     a[P_LAST_RETURN] = max(a[P_LAST_RETURN], b[P_LAST_RETURN])
     a[P_LAST_GAP] = max(a[P_LAST_GAP], b[P_LAST_GAP])
     a[P_BORN] = max(a[P_BORN], b[P_BORN])
+    a[P_HAS_VM] = max(a[P_HAS_VM], b[P_HAS_VM])
+    a[P_GMEM_ATTR] = max(a[P_GMEM_ATTR], b[P_GMEM_ATTR])
     a[P_LAST_UNMAP] = max(a[P_LAST_UNMAP], b[P_LAST_UNMAP])
     for s in range(k.g[G_SPACES]):
         if k.S[s, S_PROC] == other:
@@ -111,10 +113,21 @@ def space_of(k: Any, kind: int, proc: int, fd: int, ident: int, obj: int) -> int
         row[S_DEAD] = 0
         row[S_MULTI] = 0
         row[S_DEFAULT] = 0
-        if kind == SPACE_CONTAINER and (
-            k.T[proc, P_BORN] or (ident != NULL and k.T[proc, P_IOAS_BORN])
-        ):
-            row[S_DEFAULT] = M_KI | M_KE
+        row[S_VIOMMU] = k.g[C_VIOMMU]
+        row[S_ENTRIES] = NULL
+        row[S_PEAK] = 0
+        if kind == SPACE_VM:
+            k.T[proc, P_HAS_VM] = 1
+        row[S_HIGH] = NULL
+        if kind == SPACE_CONTAINER:
+            if k.T[proc, P_BORN] or (ident != NULL and k.T[proc, P_IOAS_BORN]):
+                row[S_DEFAULT] = M_KI | M_KE
+                row[S_ENTRIES] = 0
+            containers = 0
+            for s in range(k.g[G_SPACES]):
+                if k.S[s, S_KIND] == SPACE_CONTAINER and k.S[s, S_PROC] == proc:
+                    containers += 1
+            k.g[G_CONTAINERS] = max(k.g[G_CONTAINERS], containers)
     if obj != NULL and obj != 0 and k.S[found, S_OBJECT] == NULL:
         k.S[found, S_OBJECT] = obj
     return found
@@ -142,11 +155,12 @@ def is_gmem(k: Any, proc: int, fd: int) -> bool:
 
 
 @jit
-def add_gmem(k: Any, proc: int, fd: int) -> None:
-    """Remember a guest_memfd."""
+def add_gmem(k: Any, proc: int, fd: int, size: int) -> None:
+    """Remember a guest_memfd, and its size or NULL."""
     if not is_gmem(k, proc, fd) and k.g[G_GMEM] < k.S.shape[0]:
         k.S[k.g[G_GMEM], GM_PROC] = proc
         k.S[k.g[G_GMEM], GM_FD] = fd
+        k.S[k.g[G_GMEM], GM_SIZE] = size
         k.g[G_GMEM] += 1
 
 
@@ -163,11 +177,15 @@ def descriptor_gone(k: Any, proc: int, fd: int) -> None:
         row = k.S[s]
         if row[S_PROC] == proc and row[S_FD] == fd and not row[S_DEAD]:
             row[S_DEAD] = 1
+    for i in range(k.g[G_SLOTS]):
+        if k.S[i, L_GMEM] == fd and k.S[k.S[i, L_VM], S_PROC] == proc:
+            k.S[i, L_GMEM] = -1
     i = 0
     while i < k.g[G_GMEM]:
         if k.S[i, GM_PROC] == proc and k.S[i, GM_FD] == fd:
             k.g[G_GMEM] -= 1
             k.S[i, GM_PROC] = k.S[k.g[G_GMEM], GM_PROC]
             k.S[i, GM_FD] = k.S[k.g[G_GMEM], GM_FD]
+            k.S[i, GM_SIZE] = k.S[k.g[G_GMEM], GM_SIZE]
         else:
             i += 1

@@ -53,7 +53,8 @@ unknown."""
     EV_DOMAIN_FREED,
     EV_MAP_CALLED,
     EV_UNMAP_HVA,
-) = range(31)
+    EV_MEMSLOT,
+) = range(32)
 
 # --- operations ---------------------------------------------------------------------------------
 (
@@ -76,7 +77,8 @@ unknown."""
     OP_OPEN,
     OP_CLOSE,
     OP_MAP_FILE,
-) = range(19)
+    OP_GMEM_ATTR,
+) = range(20)
 
 # --- mapping plane: bits of a page (uint32) -----------------------------------------------------
 M_KI = 1  # translation known
@@ -89,15 +91,18 @@ M_COUNT_ONE = 32
 M_W101 = 128  # watched by an open TK101 row
 M_W102 = 256
 M_W103 = 512
+M_W104 = 1024
 M_WATCHED = M_W101 | M_W102 | M_W103
-M_DELTA_SHIFT = 10
-M_DELTA = 0xFFFFFC00
+M_C = 2048  # covered: the container is to follow what becomes of the page (TK104)
+M_DELTA_SHIFT = 12
+M_DELTA = 0xFFFFF000
+MOST_BACKINGS = 1 << 20
 M_STATE = M_KI | M_I | M_KE | M_E | M_FIRST | M_COUNT
 
 # --- attribute plane: bits of a page (uint8) ----------------------------------------------------
 A_K = 1
 A_P = 2
-A_R = 4  # scratch: became private by the conversion in hand
+A_W = 4  # the last change made it shared, and it was private; or private, and it was not
 
 # --- transforms of a page (planes.apply_map) ----------------------------------------------------
 (
@@ -111,7 +116,8 @@ A_R = 4  # scratch: became private by the conversion in hand
     X_SET,
     X_CLEAR,
     X_NONE,
-) = range(10)
+    X_UNCOVER,
+) = range(11)
 
 # --- threads: T[thread, column] -----------------------------------------------------------------
 (
@@ -135,6 +141,7 @@ A_R = 4  # scratch: became private by the conversion in hand
     T_OBJECT,
     T_RET,
     T_RET_TS,
+    T_RET_GAP,
     T_COMMIT,
     T_COMMIT_SEQ,
     T_FIRST_MAP,
@@ -160,8 +167,25 @@ A_R = 4  # scratch: became private by the conversion in hand
     T_ATTR_HI,
     T_ATTR_BEGAN,
     T_ATTR_RET,
+    T_CV_DIR,  # the conversion in hand: CV_ below
+    T_CV_R0,  # pages of it that were rolled back
+    T_CV_R1,
+    T_CV_COMMIT,
+    T_CV_VM,
+    T_CV_LO,
+    T_CV_HI,
+    T_CV_DONE,  # its ATTR's return
+    T_CV_SEQ,  # its ATTR's entry
+    T_CV_DISCARDED,
+    T_CV_ERRNO,  # the failed call's; 0: none failed
+    T_CV_FAILED,  # its entry
+    T_CV_FAILED_RET,
+    T_CV_FAILED_SEQ,
+    T_CV_SPACE,  # its container; -1: those of the thread's unmaps
     T_COLS,
-) = range(46)
+) = range(62)
+CV_NONE, CV_SHARED, CV_PRIVATE, CV_REFUSED = range(4)
+"""Direction of a conversion in hand; refused: to private, after its unmaps."""
 STATE_NONE, STATE_FRAME, STATE_UNKNOWN = 0, 1, 2
 
 # --- processes: P[process, column] --------------------------------------------------------------
@@ -179,13 +203,30 @@ STATE_NONE, STATE_FRAME, STATE_UNKNOWN = 0, 1, 2
     P_LAST_MAP_THREAD,
     P_FRESH,
     P_LEAK_DONE,
+    P_GMEM_ATTR,
+    P_HAS_VM,
     P_END,
-) = range(T_COLS, T_COLS + 14)
+) = range(T_COLS, T_COLS + 16)
 
 # --- spaces: S[space, column]: a VM's attributes or a container's mappings ---------------------
-S_KIND, S_PROC, S_FD, S_ID, S_OBJECT, S_DEFAULT, S_DEAD, S_DOMAIN, S_KVM, S_MULTI, S_COLS = range(
-    11
-)
+(
+    S_KIND,
+    S_PROC,
+    S_FD,
+    S_ID,
+    S_OBJECT,
+    S_DEFAULT,
+    S_DEAD,
+    S_DOMAIN,
+    S_KVM,
+    S_MULTI,
+    S_VIOMMU,
+    S_ENTRIES,  # of a type1 container; NULL: not known
+    S_PEAK,
+    S_HIGH,  # when the entries first came near the limit, and by which event
+    S_HIGH_SEQ,
+    S_COLS,
+) = range(16)
 SPACE_VM, SPACE_CONTAINER = 0, 1
 
 # --- watches and records: W[row, column], OUT[row, column] --------------------------------------
@@ -229,7 +270,26 @@ R_NONE, R_DISCARD, R_RUN, R_EXIT, R_ATTR, R_GRACE, R_MAP, R_POPULATE, R_END, R_C
 # --- relations: R[row]: vaddr range of a process backed by a file; D[row]: backing of DMA entries -
 R_PROC, R_FD, R_VADDR, R_SIZE, R_OFFSET, R_FLAGS, R_END = range(S_COLS, S_COLS + 7)
 D_PROC, D_KIND, D_FD, D_DELTA, D_END = range(R_END, R_END + 5)
-GM_PROC, GM_FD, TABLE_COLS = range(D_END, D_END + 3)
+GM_PROC, GM_FD, GM_SIZE, GM_END = range(D_END, D_END + 4)
+# memory slots of a VM (a space); pages that a thread unmapped since it last ran or converted
+(
+    L_VM,
+    L_ID,
+    L_GPA,
+    L_SIZE,
+    L_VADDR,
+    L_FLAGS,
+    L_GMEM,
+    L_OFFSET,
+    L_END,
+) = range(GM_END, GM_END + 9)
+U_THREAD, U_SPACE, U_P0, U_P1, TABLE_COLS = range(L_END, L_END + 5)
+MOST_UNMAPS = 4096
+"""Unmaps that are remembered at most, of all threads."""
+ENTRY_LIMIT = 65_535
+"""vfio_iommu_type1's dma_entry_limit, unless the host set another one."""
+ENTRIES_HIGH = 58_982
+"""Nine tenths of it."""
 
 # --- globals: g[...] ----------------------------------------------------------------------------
 (
@@ -250,12 +310,40 @@ GM_PROC, GM_FD, TABLE_COLS = range(D_END, D_END + 3)
     G_LAST_TS,
     G_GMEM,
     G_ROWS,
+    G_SLOTS,
+    G_U,
+    G_LOST,
+    G_CONTAINERS,
     G_COLS,
-) = range(18)
+) = range(22)
 # --- configuration: cfg[...] --------------------------------------------------------------------
-C_GRACE, C_HAS_MAP, C_HAS_UNMAP, C_HAS_POST, C_HAS_IOCTL, C_END = range(G_COLS, G_COLS + 6)
+(
+    C_GRACE,
+    C_HAS_MAP,
+    C_HAS_UNMAP,
+    C_HAS_POST,
+    C_HAS_IOCTL,
+    C_HAS_DISCARD,
+    C_VIOMMU,
+    C_IN_PLACE,
+    C_END,
+) = range(G_COLS, G_COLS + 9)
 # --- judged: J[code, reason]; disagreements: N[...] ---------------------------------------------
-J_101, J_102, J_103, J_105, J_106, J_109, J_202, J_ROWS = range(8)
+(
+    J_101,
+    J_102,
+    J_103,
+    J_104,
+    J_105,
+    J_106,
+    J_107,
+    J_108,
+    J_109,
+    J_110,
+    J_111,
+    J_202,
+    J_ROWS,
+) = range(13)
 (
     Y_DECIDED,
     Y_LOSS,
@@ -265,8 +353,11 @@ J_101, J_102, J_103, J_105, J_106, J_109, J_202, J_ROWS = range(8)
     Y_NO_ATTR,
     Y_BACKING,
     Y_NO_UNMAP,
+    Y_SEVERAL,
+    Y_VIOMMU,
+    Y_GMEM,
     Y_COLS,
-) = range(9)
+) = range(12)
 N_EPROBE_OVERRULED, N_EPROBE_UNKNOWN, N_ATTR_UNKNOWN, N_END = range(C_END, C_END + 4)
 J0 = N_END
 G_SIZE = J0 + J_ROWS * Y_COLS

@@ -5,20 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from ._jit import jit
+from .conversions import settle_returned
 from .dma import leaked
 from .identity import descriptor_gone, process_of
+from .in_hand import END_LOSS, end_in_hand, enters_guest
 from .layout import *
+from .missing import end_missing
 from .planes import forget_planes, sane, tally
 from .relations import unrelate
 from .searches import live_anywhere
-from .watches import forget_watches
+from .watches import end_candidates, forget_watches
 
 
 @jit
 def lost(k: Any, until: int) -> None:
     """Everything that a page's state could be is unknown until seen again."""
+    for t in range(k.T.shape[0]):
+        end_in_hand(k, t, NULL, -1, END_LOSS)
     forget_watches(k, Y_LOSS, False)
     forget_planes(k)
+    k.g[G_LOST] = 1
+    k.g[G_U] = 0
     for t in range(k.T.shape[0]):
         k.T[t, T_STATE] = STATE_UNKNOWN
         k.T[t, T_COUNTED] = 0
@@ -30,6 +37,21 @@ def lost(k: Any, until: int) -> None:
         k.T[p, P_LAST_MAP_RETURN] = NULL
         k.T[p, T_ATTR_RET] = NULL
     k.g[G_LOSS_UNTIL] = max(k.g[G_LOSS_UNTIL], until)
+
+
+@jit
+def run_or_exit(k: Any, thread: int, ts: int, seq: int, rule: int) -> None:
+    """Rule 2: the thread enters the guest, or ends; its conversions and requests are over."""
+    if k.T[thread, T_OPEN_WATCHES]:
+        proc = process_of(k, thread)
+        far, ever = 1 << 52, 1 << 62
+        for s in range(k.g[G_SPACES]):
+            if k.S[s, S_KIND] == SPACE_CONTAINER and k.S[s, S_PROC] == proc:
+                settle_returned(k, proc, s, 0, far, seq)
+        end_candidates(k, 101, proc, -1, thread, -1, 0, far, ever, True, thread, rule, seq)
+        end_candidates(k, 102, proc, -1, thread, -1, 0, far, ever, True, thread, rule, seq)
+        end_missing(k, proc, -1, thread, thread, 0, far, ever, rule, seq)
+    enters_guest(k, thread, ts, seq)
 
 
 @jit

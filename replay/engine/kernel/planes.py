@@ -101,15 +101,23 @@ def turned(op: int, v: int, arg: int) -> int:
     if op == X_MAP_EVENT:
         if v & M_KI and v & M_I:
             return v + M_COUNT_ONE if (v & M_COUNT) != M_COUNT else v
-        return (v | M_KI | M_I) & ~M_COUNT
+        if not v & M_E:
+            v &= ~M_DELTA  # what it was when it was last entered says nothing any more
+        return (v | M_KI | M_I | arg) & ~M_COUNT
     if op == X_UNMAP_EVENT:
         if v & M_I and v & M_COUNT:
             return v - M_COUNT_ONE
         return (v & ~(M_I | M_COUNT)) | M_KI
     if op == X_ENTER:
-        return (v & ~(M_FIRST | M_DELTA)) | M_KE | M_E | (arg << M_DELTA_SHIFT)
+        return (v & ~(M_FIRST | M_DELTA)) | M_KE | M_E | M_C | (arg << M_DELTA_SHIFT)
     if op == X_LEAVE:
-        return (v & ~(M_E | M_FIRST | M_DELTA)) | M_KE
+        if not v & (M_E | M_I):
+            v &= ~M_C
+        if v & M_I:
+            v &= ~M_DELTA
+        return (v & ~(M_E | M_FIRST)) | M_KE
+    if op == X_UNCOVER:
+        return v if v & (M_E | M_I) else v & ~M_C
     if op == X_FORGET:
         return v & ~(M_STATE | M_DELTA)
     if op == X_FORGET_ENTRY:
@@ -171,6 +179,12 @@ def map_at(k: Any, space: int, p: int) -> int:
 
 
 @jit
+def changed(v: int, value: int) -> int:
+    """An attribute page's value after a change from ``v``."""
+    return value | A_W if (v ^ value) & A_P else value
+
+
+@jit
 def set_attr(k: Any, space: int, a: int, b: int, value: int) -> tuple[int, int]:
     """Set the attribute pages [a, b) to ``value``; the OR and the AND of their values before."""
     some, every = 0, 0xFF
@@ -185,26 +199,22 @@ def set_attr(k: Any, space: int, a: int, b: int, value: int) -> tuple[int, int]:
             v = k.S[space, S_DEFAULT] if h < 0 else k.ck[h, CK_VAL]
             some |= v
             every &= v
-            if v != value:
+            w = changed(v, value)
+            if v != w:
                 if h < 0:
                     h = make_chunk(k, space, number)
                 if e - p == CHUNK:
-                    k.ck[h, CK_VAL] = value
+                    k.ck[h, CK_VAL] = w
                 else:
                     slot = dense_attr(k, h)
-                    k.am[slot, p - base : e - base] = value
-        elif e - p == CHUNK:
-            row = k.am[slot]
-            for i in range(CHUNK):
-                some |= row[i]
-                every &= row[i]
-                row[i] = value
+                    k.am[slot, p - base : e - base] = w
         else:
             row = k.am[slot]
             for i in range(p - base, e - base):
-                some |= row[i]
-                every &= row[i]
-                row[i] = value
+                v = wide(row[i])
+                some |= v
+                every &= v
+                row[i] = changed(v, value)
         p = e
     return some, every
 
@@ -235,12 +245,12 @@ def attr_bits(k: Any, space: int, a: int, b: int) -> tuple[int, int]:
 
 @jit
 def mark_stale(
-    k: Any, vm: int, space: int, a: int, b: int, live: int, known_only: bool, bit: int
+    k: Any, vm: int, space: int, a: int, b: int, live: int, delta: int, bit: int
 ) -> tuple[int, int, int]:
     """Set ``bit`` on the pages of [a, b) that are live now and not private yet.
 
-    How many, the first and the one after the last.  ``known_only``: pages of unknown attributes
-    do not count.
+    How many, the first and the one after the last.  ``delta``: only those with this backing; -1:
+    with any.
     """
     count, lo, hi = 0, b, a
     p = a
@@ -257,11 +267,12 @@ def mark_stale(
         av = k.S[vm, S_DEFAULT] if ah < 0 else k.ck[ah, CK_VAL]
         slot = k.ck[h, CK_SLOT]
         if slot < 0:
-            if not k.ck[h, CK_VAL] & live or k.ck[h, CK_VAL] & bit:
+            v = k.ck[h, CK_VAL]
+            if not v & live or v & bit or (delta >= 0 and (v >> M_DELTA_SHIFT) != delta):
                 p = e
                 continue
             if aslot < 0:
-                if av & A_P or (known_only and not av & A_K):
+                if av & A_P:
                     p = e
                     continue
                 if e - p == CHUNK:
@@ -275,9 +286,9 @@ def mark_stale(
         row = k.mm[slot]
         for i in range(p - base, e - base):
             v = wide(row[i])
-            if v & live and not v & bit:
+            if v & live and not v & bit and (delta < 0 or (v >> M_DELTA_SHIFT) == delta):
                 x = wide(k.am[aslot, i]) if aslot >= 0 else av
-                if not (x & A_P or (known_only and not x & A_K)):
+                if not x & A_P:
                     row[i] = v | bit
                     count += 1
                     lo = min(lo, base + i)
@@ -363,3 +374,4 @@ def forget_planes(k: Any) -> None:
     k.g[G_AM] = 0
     for s in range(k.g[G_SPACES]):
         k.S[s, S_DEFAULT] = 0
+        k.S[s, S_ENTRIES] = NULL

@@ -21,7 +21,7 @@ def backing(k: Any, proc: int, kind: int, fd: int, delta: int) -> int:
             and row[D_DELTA] == delta
         ):
             return d
-    if k.g[G_D] >= k.S.shape[0]:
+    if k.g[G_D] >= min(k.S.shape[0], MOST_BACKINGS):
         return 0
     d = k.g[G_D]
     k.g[G_D] += 1
@@ -30,6 +30,16 @@ def backing(k: Any, proc: int, kind: int, fd: int, delta: int) -> int:
     k.S[d, D_FD] = fd
     k.S[d, D_DELTA] = delta
     return d
+
+
+@jit
+def address_backing(k: Any, proc: int, delta: int) -> int:
+    """Number of the relation vaddr = iova + delta; -1 if there is none yet."""
+    for d in range(1, k.g[G_D]):
+        row = k.S[d]
+        if row[D_PROC] == proc and row[D_KIND] == 0 and row[D_DELTA] == delta:
+            return d
+    return -1
 
 
 @jit

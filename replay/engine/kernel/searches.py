@@ -89,3 +89,47 @@ def live_anywhere(k: Any, space: int, mask: int) -> bool:
                 if wide(row[i]) & mask:
                     return True
     return False
+
+
+@jit
+def attr_next(k: Any, vm: int, p: int, end: int, value: int, mask: int, wanted: bool) -> int:
+    """First page from ``p`` on whose attribute bits ``mask`` are (``wanted``) or not ``value``."""
+    while p < end:
+        number = p >> CHUNK_BITS
+        base = number << CHUNK_BITS
+        e = min(end, base + CHUNK)
+        h = find_chunk(k, vm, number)
+        slot = -1 if h < 0 else k.ck[h, CK_SLOT]
+        if slot < 0:
+            x = k.S[vm, S_DEFAULT] if h < 0 else k.ck[h, CK_VAL]
+            if (x & mask == value) == wanted:
+                return p
+        else:
+            for i in range(p - base, e - base):
+                if (wide(k.am[slot, i]) & mask == value) == wanted:
+                    return base + i
+        p = e
+    return end
+
+
+@jit
+def count_with(k: Any, space: int, p: int, end: int, bit: int) -> int:
+    """How many mapping pages of [p, end) have ``bit``."""
+    count = 0
+    while p < end:
+        number = p >> CHUNK_BITS
+        base = number << CHUNK_BITS
+        e = min(end, base + CHUNK)
+        h = find_chunk(k, space, number)
+        slot = -1 if h < 0 else k.ck[h, CK_SLOT]
+        if slot < 0:
+            v = k.S[space, S_DEFAULT] if h < 0 else k.ck[h, CK_VAL]
+            if v & bit:
+                count += e - p
+        else:
+            row = k.mm[slot]
+            for i in range(p - base, e - base):
+                if wide(row[i]) & bit:
+                    count += 1
+        p = e
+    return count

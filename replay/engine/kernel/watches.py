@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._jit import jit
+from .identity import process_of
 from .layout import *
 from .planes import apply_map, sane
 from .searches import next_with, next_without
@@ -23,6 +24,8 @@ def bit_of(kind: int) -> int:
         return M_W101
     if kind == 102:
         return M_W102
+    if kind == 104:
+        return M_W104
     return M_W103
 
 
@@ -55,6 +58,19 @@ def new_row(k: Any) -> int:
 
 
 @jit
+def rows_for(pages: int) -> int:
+    """How many violations the pages of a candidate may become."""
+    return min(pages, ROWS_A_CALL)
+
+
+@jit
+def set_remaining(k: Any, row: int, pages: int) -> None:
+    """Say how many pages a candidate row still has."""
+    k.g[G_REMAINING] += rows_for(pages) - rows_for(k.W[row, W_REM])
+    k.W[row, W_REM] = pages
+
+
+@jit
 def copy_row(k: Any, to: int, row: int) -> None:
     """Copy a watch row onto another."""
     for c in range(W_COLS):
@@ -68,7 +84,7 @@ def drop_row(k: Any, at: int) -> None:
     if k.W[row, W_STATE] == W_CANDIDATE:
         t = k.W[row, W_THREAD]
         k.T[t, T_OPEN_WATCHES] -= 1
-        k.g[G_REMAINING] -= k.W[row, W_REM]
+        set_remaining(k, row, 0)
     k.g[G_ACTIVE] -= 1
     k.W[at, ACTIVE] = k.W[k.g[G_ACTIVE], ACTIVE]
     k.W[row, W_STATE] = -1
@@ -90,12 +106,11 @@ def candidate(
     w[W_THREAD] = thread
     w[W_P0] = p0
     w[W_P1] = p1
-    w[W_REM] = remaining
+    set_remaining(k, row, remaining)
     w[W_UNTIL] = NULL
     w[W_SEQ2] = -1
     w[W_SEQ3] = -1
     k.T[thread, T_OPEN_WATCHES] += 1
-    k.g[G_REMAINING] += remaining
     return row
 
 
@@ -108,6 +123,36 @@ def put_out(k: Any, row: int, p0: int, p1: int) -> None:
     k.W[o, OUT0 + W_P0] = p0
     k.W[o, OUT0 + W_P1] = p1
     k.g[G_OUT] += 1
+
+
+@jit
+def in_place(k: Any, row: int, p0: int, p1: int, until: int, seq: int) -> None:
+    """TK111: the pages were reachable when they became private, or before they became shared."""
+    w = k.W[row]
+    if not k.g[C_IN_PLACE] or (w[W_KIND] != 101 and w[W_KIND] != 103):
+        return
+    doubtful = w[W_ERRNO] if w[W_KIND] == 101 else w[W_SEV] == WARNING
+    o = k.g[G_OUT]
+    put_out(k, row, p0, p1)
+    k.W[o, OUT0 + W_ERRNO] = w[W_KIND]
+    k.W[o, OUT0 + W_KIND] = 111
+    k.W[o, OUT0 + W_SEV] = WARNING if doubtful else ERROR
+    k.W[o, OUT0 + W_CONF] = POSSIBLE if doubtful else CERTAIN
+    k.W[o, OUT0 + W_UNTIL] = until
+    k.W[o, OUT0 + W_SEQ3] = seq
+
+
+@jit
+def in_place_runs(k: Any, row: int) -> None:
+    """The same for all that is left of a candidate, whose end is not known."""
+    w = k.W[row]
+    if not k.g[C_IN_PLACE] or w[W_KIND] != 101:
+        return
+    p = next_with(k, w[W_SPACE], w[W_P0], w[W_P1], M_W101, M_W101)
+    while p < w[W_P1]:
+        q = next_without(k, w[W_SPACE], p, w[W_P1], M_W101, M_W101)
+        in_place(k, row, p, q, NULL, -1)
+        p = next_with(k, w[W_SPACE], q, w[W_P1], M_W101, M_W101)
 
 
 @jit
@@ -179,16 +224,62 @@ def split_candidate(k: Any, row: int, a: int, b: int) -> None:
         other = new_row(k)
         copy_row(k, other, row)
         k.W[other, W_P0] = b
-        k.W[other, W_REM] = count
+        k.W[other, W_REM] = 0
+        set_remaining(k, other, count)
         k.T[w[W_THREAD], T_OPEN_WATCHES] += 1
         w[W_P1] = a
-        w[W_REM] -= count
+        set_remaining(k, row, w[W_REM] - count)
 
 
 @jit
-def take_out(
-    k: Any, row: int, a: int, b: int, flag: bool, conf: int, sev: int, rule: int, seq: int
-) -> int:
+def in_flight(k: Any, by: int, proc: int, kind: int, p: int, q: int) -> tuple[bool, int]:
+    """Is a call under way that may have put page ``p`` right by now, but for those of ``by``?
+
+    An unmap, or for TK104 a map.  And up to which page, at most ``q``, the answer is the same.
+    """
+    doubtful = False
+    for other in range(k.T.shape[0]):
+        t = k.T[other]
+        if other == by or t[T_STATE] != STATE_FRAME:
+            continue
+        if kind == 104:
+            if t[T_OP] != OP_MAP and t[T_OP] != OP_MAP_FILE:
+                continue
+        elif t[T_OP] != OP_UNMAP:
+            continue
+        if process_of(k, other) != proc:
+            continue
+        if t[T_RET] != NULL and t[T_RET] < 0:
+            continue
+        if not sane(t[T_ADDR], t[T_SIZE]):
+            return True, q  # its range is not known yet: it may be this one
+        lo, hi = t[T_ADDR] >> 12, (t[T_ADDR] + t[T_SIZE] + 4095) >> 12
+        if lo <= p < hi:
+            doubtful = True
+            q = min(q, hi)
+        elif p < lo:
+            q = min(q, lo)
+    return doubtful, q
+
+
+@jit
+def next_under_way(k: Any, by: int, proc: int, space: int, op: int, after: int) -> int:
+    """The next thread but ``by`` that has an unmap (or map) of the container open; -1: none."""
+    for other in range(after + 1, k.T.shape[0]):
+        t = k.T[other]
+        if other == by or t[T_STATE] != STATE_FRAME:
+            continue
+        if t[T_OP] != op and (op != OP_MAP or t[T_OP] != OP_MAP_FILE):
+            continue
+        if t[T_SPACE] != space or t[T_RET] != NULL or process_of(k, other) != proc:
+            continue
+        if sane(t[T_ADDR], t[T_SIZE]):
+            return other
+    return -1
+
+
+@jit
+def take_out(k: Any, row: int, a: int, b: int, flag: bool, by: int, rule: int, seq: int) -> int:
     """Take the candidate's pages in [a, b) out; with ``flag`` each run of them becomes a violation.
 
     Returns how many pages were taken.  Pages that are live stay marked when flagged.
@@ -201,8 +292,10 @@ def take_out(
     p = next_with(k, space, lo, hi, bit, bit)
     while p < hi:
         q = next_without(k, space, p, hi, bit, bit)
-        taken += q - p
-        if flag:
+        if flag and k.g[G_WFREE] < 0 and k.g[G_WTOP] + 8 >= k.W.shape[0]:
+            apply_map(k, space, p, hi, X_CLEAR, bit)  # more runs than one call is reported with
+        elif flag:
+            doubtful, q = in_flight(k, by, w[W_PROC], kind, p, q)
             other = new_row(k)
             copy_row(k, other, row)
             x = k.W[other]
@@ -211,15 +304,15 @@ def take_out(
             x[W_P1] = q
             x[W_LO] = p
             x[W_HI] = q
-            x[W_CONF] = conf
-            x[W_SEV] = sev
+            x[W_CONF] = POSSIBLE if doubtful else CERTAIN
+            x[W_SEV] = WARNING if doubtful else ERROR
             x[W_RULE] = rule
             x[W_SEQ2] = seq
         else:
             apply_map(k, space, p, q, X_CLEAR, bit)
+        taken += q - p
         p = next_with(k, space, q, hi, bit, bit)
-    w[W_REM] -= taken
-    k.g[G_REMAINING] -= taken
+    set_remaining(k, row, w[W_REM] - taken)
     return taken
 
 
@@ -230,18 +323,19 @@ def end_candidates(
     proc: int,
     space: int,
     thread: int,
+    vm: int,
     a: int,
     b: int,
     before: int,
     flag: bool,
-    conf: int,
-    sev: int,
+    by: int,
     rule: int,
     seq: int,
 ) -> int:
     """End the candidate rows of ``kind`` in [a, b) that were opened up to event ``before``.
 
-    ``space`` -1: any container of the process; ``thread`` -1: any thread.  How many pages.
+    ``space`` -1: any container of the process; ``thread``, ``vm`` -1: any.  ``flag``: what is left
+    of them is a violation, by thread ``by``'s doing.  How many pages.
     """
     total = 0
     i = 0
@@ -255,12 +349,13 @@ def end_candidates(
             and w[W_PROC] == proc
             and (space < 0 or w[W_SPACE] == space)
             and (thread < 0 or w[W_THREAD] == thread)
+            and (vm < 0 or w[W_VM] == vm)
             and w[W_P0] < b
             and a < w[W_P1]
             and w[W_SEQ0] < before
         ):
             lo, hi = max(a, w[W_P0]), min(b, w[W_P1])
-            taken = take_out(k, row, lo, hi, flag, conf, sev, rule, seq)
+            taken = take_out(k, row, lo, hi, flag, by, rule, seq)
             total += taken
             if k.W[row, W_REM] == 0:
                 # rows added meanwhile lie behind the old top: refill the gap from below it
@@ -284,29 +379,39 @@ def drop_at(k: Any, i: int, top: int) -> None:
 
 
 @jit
-def unmapped(k: Any, proc: int, space: int, a: int, b: int, ts: int, seq: int) -> None:
+def last_gap(k: Any, thread: int) -> int:
+    """When rule 4 last held before the thread's open call was over (its callee had returned)."""
+    t = k.T[thread]
+    return t[T_RET_GAP] if t[T_RET] != NULL else k.T[process_of(k, thread), P_LAST_GAP]
+
+
+@jit
+def unmapped(k: Any, gap: int, space: int, a: int, b: int, ts: int, seq: int) -> None:
     """Pages of [a, b) may have ceased to be live at ``ts`` (an unmap's return): settle their
-    watches."""
+    watches.
+
+    ``gap``: when rule 4 last held before.
+    """
     live = live_mask(k)
     i = 0
     top = k.g[G_ACTIVE]
     while i < top:
         row = k.W[i, ACTIVE]
         w = k.W[row]
-        if w[W_SPACE] != space or w[W_P0] >= b or a >= w[W_P1]:
+        kind = w[W_KIND]
+        if kind == 104 or w[W_SPACE] != space or w[W_P0] >= b or a >= w[W_P1]:
             i += 1
             continue
-        kind = w[W_KIND]
         bit = bit_of(kind)
         lo, hi = max(a, w[W_P0]), min(b, w[W_P1])
         if w[W_STATE] == W_CANDIDATE:
-            over = w[W_CREATED] <= k.T[proc, P_LAST_GAP]
+            over = w[W_CREATED] <= gap
             p = next_with(k, space, lo, hi, bit | live, bit)
             while p < hi:
                 q = next_without(k, space, p, hi, bit | live, bit)
                 apply_map(k, space, p, q, X_CLEAR, bit)
-                w[W_REM] -= q - p
-                k.g[G_REMAINING] -= q - p
+                set_remaining(k, row, w[W_REM] - (q - p))
+                in_place(k, row, p, q, ts, seq)
                 if over or kind == 102:
                     o = k.g[G_OUT]
                     put_out(k, row, p, q)
@@ -344,6 +449,7 @@ def close_part(k: Any, row: int, p: int, q: int, ts: int, seq: int) -> bool:
     out)."""
     w = k.W[row]
     apply_map(k, w[W_SPACE], p, q, X_CLEAR, bit_of(w[W_KIND]))
+    ts = max(ts, w[W_FROM])
     w[W_UNTIL] = ts if w[W_UNTIL] == NULL else max(w[W_UNTIL], ts)
     w[W_SEQ3] = seq
     if p <= w[W_LO]:
@@ -362,19 +468,26 @@ def close_part(k: Any, row: int, p: int, q: int, ts: int, seq: int) -> bool:
         w[W_HI] = p
     if w[W_LO] >= w[W_HI]:
         put_out(k, row, w[W_P0], w[W_P1])
+        in_place(k, row, w[W_P0], w[W_P1], w[W_UNTIL], w[W_SEQ3])
         return True
     return False
 
 
 @jit
-def end_premature(k: Any, proc: int, a: int, b: int, ts: int, seq: int) -> None:
+def end_premature(k: Any, proc: int, vm: int, a: int, b: int, ts: int, seq: int) -> None:
     """The pages [a, b) became shared at ``ts``: their premature maps end."""
     i = 0
     top = k.g[G_ACTIVE]
     while i < top:
         row = k.W[i, ACTIVE]
         w = k.W[row]
-        if w[W_KIND] == 103 and w[W_PROC] == proc and w[W_LO] < b and a < w[W_HI]:
+        if (
+            w[W_KIND] == 103
+            and w[W_PROC] == proc
+            and (vm < 0 or w[W_VM] == vm)
+            and w[W_LO] < b
+            and a < w[W_HI]
+        ):
             if close_part(k, row, max(a, w[W_LO]), min(b, w[W_HI]), ts, seq):
                 drop_at(k, i, top)
                 top -= 1
@@ -383,12 +496,25 @@ def end_premature(k: Any, proc: int, a: int, b: int, ts: int, seq: int) -> None:
 
 
 @jit
-def run_or_exit(k: Any, thread: int, ts: int, seq: int, rule: int) -> None:
-    """Rule 2: the thread enters the guest, or ends; its conversions and requests are over."""
-    proc = k.T[thread, T_PROC]
-    far = 1 << 52
-    end_candidates(k, 101, proc, -1, thread, 0, far, 1 << 62, True, CERTAIN, ERROR, rule, seq)
-    end_candidates(k, 102, proc, -1, thread, 0, far, 1 << 62, True, CERTAIN, ERROR, rule, seq)
+def give_up(k: Any, proc: int, space: int, reason: int) -> None:
+    """Open conversions of the process (in a container, -1: any) can no longer be judged."""
+    i = 0
+    while i < k.g[G_ACTIVE]:
+        row = k.W[i, ACTIVE]
+        w = k.W[row]
+        if (
+            w[W_STATE] == W_CANDIDATE
+            and w[W_PROC] == proc
+            and (space < 0 or w[W_SPACE] == space)
+            and (w[W_KIND] == 101 or w[W_KIND] == 104)
+        ):
+            apply_map(k, w[W_SPACE], w[W_P0], w[W_P1], X_CLEAR, bit_of(w[W_KIND]))
+            w[W_SEV] = UNDECIDED
+            w[W_RULE] = reason
+            put_out(k, row, w[W_P0], w[W_P1])
+            drop_row(k, i)
+        else:
+            i += 1
 
 
 @jit
@@ -403,7 +529,9 @@ def forget_watches(k: Any, reason: int, final: bool) -> None:
         if w[W_STATE] == W_FLAGGED:
             w[W_UNTIL] = NULL
             put_out(k, row, w[W_P0], w[W_P1])
+            in_place(k, row, w[W_P0], w[W_P1], NULL, -1)
             continue
+        in_place_runs(k, row)
         over = final and w[W_CREATED] <= k.T[w[W_PROC], P_LAST_GAP]
         if not over:
             w[W_SEV] = UNDECIDED
