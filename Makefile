@@ -16,7 +16,7 @@ export TRACEKIT_LAB_KERNEL ?= $(abspath ../shared/lab/bzImage)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lab-test lint types bench docs wheel clean
+.PHONY: help demo test check lab-test lint types fuzz bench docs wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ demo: $(READY)  ## replay a small recording of a real kernel; exit 0 if its stal
 	$(RUN) tracekit demo
 
 test: $(READY)  ## everything that needs no root, no network and no lab
-	$(RUN) pytest
+	$(RUN) pytest -n auto --dist loadfile
 
 check: lint types test  ## what CI runs
 
@@ -38,6 +38,9 @@ lint: $(READY)  ## ruff
 
 types: $(READY)  ## mypy, strict
 	$(RUN) mypy
+
+fuzz: $(READY)  ## hostile inputs for every parser, half an hour (SECONDS=...), a table in the end
+	PYTHONPATH=tests NUMBA_DISABLE_JIT=1 $(RUN) fuzz --seconds $(or $(SECONDS),1800)
 
 bench: $(READY)  ## measure import and replay
 	$(VENV)/bin/python benchmarks/import.py

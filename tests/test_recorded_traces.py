@@ -120,9 +120,15 @@ def test_a_grace_of_100_ms_leaves_the_errors_and_no_warning_but_refused_calls(
     assert warnings == recording.refused
 
 
-@judges
+@pytest.mark.parametrize(
+    ("judge", "grace_ms"),
+    [
+        *(("engine", grace) for grace in (0, 1, 10, 100)),
+        ("reference", 100),
+        *(pytest.param("reference", grace, marks=pytest.mark.nightly) for grace in (0, 1, 10)),
+    ],
+)
 @probes
-@pytest.mark.parametrize("grace_ms", [0, 1, 10, 100])
 @each([r for r in ALL if r.group == "qemu"])
 def test_a_correct_qemu_has_no_error_at_any_grace(
     recording: Recording, judge: str, probes: bool, grace_ms: int
