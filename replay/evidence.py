@@ -249,6 +249,8 @@ def _chain(
             text="the container ends",
         )
         yield from unmap_or_never(-1)
+    elif v.kind == 201:
+        yield from v.chain
     elif v.kind == 202:
         yield from row(begin, "call", f"convert  {where}, {thread}")
         result = f"returned -{v.errno}" if v.errno else "returned 0"

@@ -6,12 +6,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from replay.checks import CHECKS, Check, InPlaceOrder
+from replay.checks import CHECKS, Check, DivergingConversion, InPlaceOrder
 from replay.checks.violations import Clocks, Violations
+from replay.conformance.conformance import AUTO, Follower
+from replay.conformance.told import add_conformance, as_notes
 from replay.engine.engine import judge
 from replay.engine.kernel import layout as L
 from replay.engine.stream import COLUMNS
 from replay.evidence import explain
+from replay.linger.judge import CODES as LINGER_CODES
+from replay.linger.models import MODELS
+from replay.linger.run import judge_lingering
 from tracekit.errors import UnknownNameError, UsageError
 from tracekit.findings import Finding, Outcome, ReplayResult, Severity, TraceSummary
 
@@ -27,6 +32,9 @@ def run(
     only: Sequence[str] = (),
     grace_ns: int = 1_000_000,
     in_place: bool = False,
+    linger_model: str | None = None,
+    slack_ns: int | None = None,
+    generation: str = AUTO,
     compiled: bool | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ReplayResult:
@@ -34,8 +42,12 @@ def run(
 
     ``only``: codes or names of checks, all if empty.  ``grace_ns``: how long a process may be
     idle in the middle of a conversion (docs/judging.md, rule 4).  ``in_place``: the host converts
-    memory in place, so judge the order that this needs (TK111).  ``compiled``: None lets the
-    trace's size decide.  ``progress`` is called with the number of events taken so far.
+    memory in place, so judge the order that this needs (TK111).  ``linger_model``: which of
+    ``replay.linger.models.MODELS`` judges vsock's lingering; None lets the trace's kernel decide.
+    ``slack_ns``: how late a lingering close may be, instead of the default.  ``generation``: of
+    QEMU, by whose model conversions are compared (TK201); ``auto`` takes the one that explains the
+    trace.  ``compiled``: None lets the trace's size decide.  ``progress`` is called with the number
+    of events taken so far.
 
     :raises UnknownNameError: no such check
     :raises UsageError: a negative grace, or a check of in-place conversion without ``in_place``
@@ -43,6 +55,10 @@ def run(
     """
     if grace_ns < 0:
         raise UsageError("the grace is a duration and cannot be negative")
+    if slack_ns is not None and slack_ns < 0:
+        raise UsageError("the slack is a duration and cannot be negative")
+    if linger_model is not None and linger_model not in MODELS:
+        raise UnknownNameError("model of lingering", linger_model, MODELS)
     checks = selected(only)
     if not in_place:
         if only and InPlaceOrder in checks:
@@ -50,8 +66,13 @@ def run(
                 "TK111 judges in-place conversion alone", help="add --in-place, or leave it out"
             )
         checks = [c for c in checks if c is not InPlaceOrder]
+    batches = trace.batches(COLUMNS)
+    follower = None
+    if DivergingConversion in checks and Follower.is_worth(trace.manifest.events):
+        follower = Follower(trace.manifest.events, generation=generation, compiled=compiled)
+        batches = follower.tap(batches)
     judgement = judge(
-        trace.batches(COLUMNS),
+        batches,
         events=trace.manifest.events,
         grace_ns=grace_ns,
         in_place=in_place,
@@ -69,6 +90,10 @@ def run(
             apart=manifest.incomparable,
         ),
     )
+    if any(check.code in LINGER_CODES for check in checks):
+        _linger(violations, trace, linger_model, slack_ns, compiled)
+    if follower is not None:
+        add_conformance(violations, follower.finish())
     explain(violations, trace, trace.manifest.rows - 1, judgement.stream.last_ts)
     outcomes = [_outcome(check(), violations, trace.manifest.events) for check in checks]
     stream = judgement.stream
@@ -82,7 +107,32 @@ def run(
         vms=vms,
         clock=trace.manifest.clock,
     )
-    return ReplayResult(trace=summary, outcomes=tuple(_related(outcomes)), grace_ns=grace_ns)
+    return ReplayResult(
+        trace=summary,
+        outcomes=tuple(_related(_beside(outcomes, auto=generation == AUTO))),
+        grace_ns=grace_ns,
+    )
+
+
+def _linger(
+    violations: Violations,
+    trace: Trace,
+    model: str | None,
+    slack_ns: int | None,
+    compiled: bool | None,
+) -> None:
+    """Judge the trace's vsock sockets, and name the programs that they belong to."""
+    found = judge_lingering(trace, model=model, slack_ns=slack_ns, compiled=compiled)
+    violations.linger = found
+    seqs = {
+        seq
+        for breach in found.breaches
+        for name, (_, seq) in breach.closing.moments.items()
+        if name == "enter"
+    }
+    if seqs:
+        rows = trace.rows(seqs, ["tid", "comm"]).to_pylist()
+        violations.comms = {row["tid"]: row["comm"] for row in rows}
 
 
 def selected(only: Sequence[str]) -> list[type[Check]]:
@@ -104,7 +154,11 @@ def _outcome(check: Check, violations: Violations, events: Mapping[str, int]) ->
     found = sorted(check.findings(violations), key=lambda f: (f.severity.rank, f.id))
     judged = check.judged(violations)
     if not judged.decided:
-        missing = {f"no_event:{name}": 1 for name in _missing(check, events)}
+        missing = {
+            f"no_event:{name}": 1
+            for name in _missing(check, events)
+            if f"no_event:{name.split('.')[0]}" not in judged.reasons
+        }
         lost = {"loss": 1} if violations.losses and not judged.undecided else {}
         judged = replace(judged, reasons={**judged.reasons, **lost, **missing})
     return Outcome(code=check.code, name=check.name, judged=judged, findings=tuple(found))
@@ -135,6 +189,21 @@ def _related(outcomes: list[Outcome]) -> list[Outcome]:
 
     changed = {"TK101": with_related(stale, 0), "TK102": with_related(discarded, 1)}
     return [changed.get(o.code, o) for o in outcomes]
+
+
+def _beside(outcomes: list[Outcome], *, auto: bool) -> list[Outcome]:
+    """A TK201 names the errors of other codes on its pages; with ``auto`` it is a note then."""
+    errors = [
+        f
+        for o in outcomes
+        if o.code != "TK201"
+        for f in o.findings
+        if f.severity is Severity.ERROR
+    ]  # fmt: skip
+    return [
+        replace(o, findings=tuple(as_notes(o.findings, errors, auto))) if o.code == "TK201" else o
+        for o in outcomes
+    ]
 
 
 def _overlap(a: Finding, b: Finding) -> bool:

@@ -10,7 +10,7 @@ from trace_language import trace_of
 from replay import run
 from tracekit.events import Event, event_type
 from tracekit.findings import Occurrence, Outcome, Severity
-from tracekit.store import open_trace, write_events
+from tracekit.store import Manifest, open_trace, write_events
 
 __all__ = ("alarms", "events_of", "judge", "notes", "said")
 
@@ -30,13 +30,23 @@ def judge(
     *,
     grace_ns: int = 1_000_000,
     in_place: bool = False,
+    linger_model: str | None = None,
+    slack_ns: int | None = None,
+    clock_comparable: bool = True,
     without: Collection[str] = (),
 ) -> dict[str, Outcome]:
     """What the replay says of a written trace, by code."""
     path = folder / "t.parquet"
     path.unlink(missing_ok=True)
-    write_events(path, events_of(text, without))
-    result = run(open_trace(path), grace_ns=grace_ns, in_place=in_place)
+    manifest = None if clock_comparable else Manifest(clock_comparable=False)
+    write_events(path, events_of(text, without), manifest)
+    result = run(
+        open_trace(path),
+        grace_ns=grace_ns,
+        in_place=in_place,
+        linger_model=linger_model,
+        slack_ns=slack_ns,
+    )
     return {o.code: o for o in result.outcomes}
 
 

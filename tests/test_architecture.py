@@ -30,7 +30,21 @@ ALLOWED: dict[str, tuple[str, ...] | None] = {
     "lab": ("tracekit.errors",),
     "replay.models": (),
     "replay.engine": ("tracekit.events", "tracekit.errors"),
-    "replay.checks": ("replay.engine", "tracekit.events", "tracekit.store", "tracekit.findings"),
+    "replay.linger": (
+        "replay.models",
+        "replay.engine",
+        "tracekit.events",
+        "tracekit.store",
+        "tracekit.findings",
+        "tracekit.errors",
+    ),
+    "replay.checks": (
+        "replay.engine",
+        "replay.linger",
+        "tracekit.events",
+        "tracekit.store",
+        "tracekit.findings",
+    ),
     "replay": (
         "replay",
         "tracekit.events",
@@ -38,6 +52,7 @@ ALLOWED: dict[str, tuple[str, ...] | None] = {
         "tracekit.findings",
         "tracekit.errors",
     ),
+    "tracekit.synth": ("tracekit.events", "tracekit.errors", "replay.models"),
     "tracekit.report": (
         "tracekit.findings",
         "tracekit.events",

@@ -46,6 +46,8 @@ call takes 1 us, its events spread over it.  Options:
     a slot's guest_memfd (a bare ``gmem`` is the usual one), the offset in it; neither recorded
 ``ioas=N huge``
     number of the IO address space; a mapping of huge pages
+``sock`` and ``sockN``
+    the thread of a vsock socket: its verbs are in ``vsock_language.py``
 ``irq``
     an interrupt's, under the name of the thread that it stopped
 """
@@ -55,6 +57,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from vsock_language import VSOCK_VERBS
 
 from tracekit.events import COLUMNS, event_type
 
@@ -127,17 +131,25 @@ def _line(words: list[str], threads: dict[str, int]) -> Iterator[Row]:
             options[name] = value
     cpu = int(options.get("cpu", 0))
     call = _Call(where, options)
-    rows = list(_VERBS[verb](call))
+    rows = list((VSOCK_VERBS[verb] if verb in VSOCK_VERBS else _VERBS[verb])(call))
     takes = nanoseconds(options.get("for", "1us"))
     for i, (event, columns) in enumerate(rows):
+        columns, thread = dict(columns), int(columns.get("thread", tid))
+        columns.pop("thread", None)
         then = at + takes * i // max(len(rows) - 1, 1)
+        if columns.pop("at_end", False):
+            then = at + takes
+        elif columns.pop("at_begin", False):
+            then = at + i
         context = {"context": 0x08} if "irq" in options else {}
-        yield _row(event, then, tid, cpu, **context, **columns)
+        yield _row(event, then, thread, cpu, **context, **columns)
 
 
 def _tid(actor: str) -> int:
     if actor == "other":
         return 900
+    if actor.startswith("sock"):
+        return 500 + int(actor.removeprefix("sock") or 1)
     return 100 + int(actor.removeprefix("vmm") or 1) - 1
 
 
@@ -154,6 +166,7 @@ class _Call:
 
     def __init__(self, where: list[str], options: dict[str, str]) -> None:
         self.options = options
+        self.words = where
         self.iova = self.size = 0
         self.number = int(where[0]) if where and where[0].isdigit() else None
         ranges = [word for word in where if not word.isdigit()]

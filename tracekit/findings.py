@@ -77,7 +77,8 @@ class EvidenceRow:
     ts_ns: int | None
     seq: int | None
     what: str
-    """One of map, unmap, private, shared, discard, populate, close, exit, call, end."""
+    """One of map, unmap, private, shared, discard, populate, close, exit, call, end; of a socket
+    enter, leave, sent, done and its like."""
     text: str
     address: int | None = None
     """First guest physical byte (= IOVA) of what it touches, for drawing; null: none, or
@@ -102,6 +103,12 @@ class Occurrence:
     confidence: Confidence = Confidence.CERTAIN
     errno: int | None = None
     chain: tuple[EvidenceRow, ...] = ()
+    local: tuple[int, int] | None = None
+    """vsock: own CID and port."""
+    peer: tuple[int, int] | None = None
+    waited_ns: int | None = None
+    timeout_ns: int | None = None
+    unsent_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

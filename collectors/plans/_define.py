@@ -63,9 +63,9 @@ class Probe:
         """The event type that an import makes of it; ``None``: it is counted only."""
         if self.where == "event":
             return {
-                ("syscalls.sys_enter_ioctl",): "ioctl.arguments",
-                ("syscalls.sys_enter_setsockopt",): "setsockopt.arguments",
-            }.get(self.targets)
+                "syscalls.sys_enter_ioctl": "ioctl.arguments",
+                "syscalls.sys_enter_setsockopt": "setsockopt.arguments",
+            }.get(self.targets[0])
         function = FUNCTIONS.get(self.targets[0])
         if function is None:
             return None

@@ -9,6 +9,7 @@ from typing import Any
 
 from replay.engine.engine import Judgement
 from replay.engine.kernel import layout as L
+from replay.linger.judge import Lingering
 from tracekit.findings import (
     Confidence,
     EvidenceRow,
@@ -140,6 +141,8 @@ class Violations:
     lost_events: int = 0
     host: str | None = None
     clocks: Clocks = field(default_factory=Clocks)
+    linger: Lingering | None = None
+    comms: Mapping[int, str | None] = field(default_factory=dict)
 
     @classmethod
     def of(

@@ -1,4 +1,4 @@
-"""What else a trace says of a violation: faults (D17) are evidence, read-only slots (D16) a note."""
+"""What else a trace says of a violation: faults (D17) are evidence, read-only slots (D16) notes."""
 
 from __future__ import annotations
 

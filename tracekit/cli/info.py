@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,4 +27,9 @@ def info(
     opened = open_trace(trace)
     names = {code: page.name for code, page in all_pages().items()}
     render = info_json if as_json else info_text
-    write_output(render(opened, names, needs_of()), None)
+    sockets: list[dict[str, Any]] = []
+    if any(n and event.startswith("vsock.") for event, n in opened.manifest.events.items()):
+        from replay.linger.statistics import linger_statistics
+
+        sockets = linger_statistics(opened).to_dicts()
+    write_output(render(opened, names, needs_of(), sockets), None)

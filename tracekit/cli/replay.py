@@ -15,6 +15,23 @@ from tracekit.findings import ReplayResult, Severity
 __all__ = ("exit_status", "replay")
 
 
+class LingerModel(Enum):
+    """What a lingering close() waits for."""
+
+    LEGACY = "legacy"
+    V1 = "v1"
+    MERGED = "merged"
+
+
+class Generation(Enum):
+    """Which QEMU's conversions are expected."""
+
+    V4 = "v4"
+    MERGED = "merged"
+    SOURCES = "11.1"
+    AUTO = "auto"
+
+
 class Format(Enum):
     """How the result is written."""
 
@@ -45,6 +62,20 @@ def replay(
     in_place: Annotated[
         bool, typer.Option("--in-place", help="The host converts in place: judge that order too")
     ] = False,
+    linger_model: Annotated[
+        LingerModel | None,
+        typer.Option(help="Judge vsock lingering by this model, not by the trace's kernel's"),
+    ] = None,
+    slack: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="How late lingering may be; else 50ms, 2 jiffies or 5 % of the timeout",
+        ),
+    ] = None,
+    generation: Annotated[
+        Generation, typer.Option(help="The QEMU whose calls are expected; auto: what explains most")
+    ] = Generation.AUTO,
     format: Annotated[Format, typer.Option(help="How to write the result")] = Format.TEXT,
     out: Annotated[
         Path | None,
@@ -61,6 +92,7 @@ def replay(
     if not 0 <= max_undecided <= 1:
         raise UsageError(f"--max-undecided {max_undecided:g} is not between 0 and 1")
     grace_ns = parse_duration(grace, "--grace")
+    slack_ns = None if slack is None else parse_duration(slack, "--slack")
     codes = tuple(dict.fromkeys(code_of(name) for name in only or ()))
 
     from replay import run
@@ -68,7 +100,16 @@ def replay(
 
     opened = open_trace(trace)
     with progress(f"replaying {trace.name}", opened.manifest.rows) as told:
-        result = run(opened, only=codes, grace_ns=grace_ns, in_place=in_place, progress=told)
+        result = run(
+            opened,
+            only=codes,
+            grace_ns=grace_ns,
+            in_place=in_place,
+            linger_model=linger_model.value if linger_model else None,
+            slack_ns=slack_ns,
+            generation=generation.value,
+            progress=told,
+        )
     if format is Format.JSON:
         from tracekit.report.json import render_json
 

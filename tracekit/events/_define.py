@@ -84,7 +84,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("file_fd", _I32, "File descriptor given as an argument (memfd, guest_memfd, group)"),
     Column("cmd", _U32, "ioctl command; operation, option or signal number"),
     Column("argsz", _U32, "Size that the caller wrote into the structure it passes"),
-    Column("id", _U32, "Small number that names the object or its kind: memslot, ioas, thread, packet type"),
+    Column("id", _U32, "Small number that names an object or a kind: memslot, ioas, thread, type"),
     Column("inode", _U64, "Inode number of the file"),
     Column("name", _TEXT, "Path, device or program; not to be trusted"),
     Column("detail", _TEXT, "Rare arguments, as a JSON object"),

@@ -114,15 +114,16 @@ class Stamps:
     def _shifted(self, stamps: Numbers, samples: Samples) -> Numbers:
         """What trace-cmd makes of a guest's stamps, without its overflows."""
         count = len(samples.times)
-        if count == 1:
+        if count == 1 or not len(stamps):
             return self._moved(stamps, samples.offsets[0])
         times = np.array(samples.times, np.int64)
         which = np.clip(np.searchsorted(times, stamps, "right") - 1, 0, count - 2)
         # A stamp at or after the last sample belongs to the last pair, as one before the first
         # to the first.
         shifted = np.empty_like(stamps)
-        for pair in np.unique(which).tolist():
-            of_pair = which == pair
+        order = np.argsort(which, kind="stable")
+        for of_pair in np.split(order, np.flatnonzero(np.diff(which[order])) + 1):
+            pair = int(which[of_pair[0]])
             shifted[of_pair] = self._between(stamps[of_pair], samples, pair)
         return shifted
 

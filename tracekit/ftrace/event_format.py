@@ -17,6 +17,9 @@ __all__ = ("EventFormat", "Field", "parse_fields", "parse_format")
 MAX_RECORD = 0xFFFF
 """A record's fields end within 64 KiB: offsets in ``__data_loc`` words have 16 bits."""
 
+MAX_LINE = 4096
+"""Characters of a ``field:`` line."""
+
 _FIELD = re.compile(
     r"^\s*field:(?P<declaration>[^;]*);\s*offset:(?P<offset>\d{1,9});\s*size:(?P<size>\d{1,9});"
     r"(?:\s*signed:(?P<signed>[01]);)?\s*$"
@@ -106,7 +109,9 @@ def parse_format(system: str, text: str) -> EventFormat:
     """
     name, number = _NAME.search(text), _ID.search(text)
     if name is None or number is None:
-        raise ImportFormatError(f"an event format of system {system!r} has no name or no ID line")
+        raise ImportFormatError(
+            f"an event format of system {system[:40]!r} has no name or no ID line"
+        )
     for word in (system, name[1]):
         if not _PLAIN.fullmatch(word):
             raise ImportFormatError(f"an event or system is called {word[:40]!r}")
@@ -126,7 +131,7 @@ def parse_fields(text: str, where: str) -> dict[str, Field]:
     for line in text.splitlines():
         if "field:" not in line or line.startswith("print fmt:"):
             continue
-        match = _FIELD.match(line)
+        match = _FIELD.match(line) if len(line) <= MAX_LINE else None
         declared = _DECLARATION.match(match["declaration"].strip()) if match else None
         if match is None or declared is None:
             raise ImportFormatError(f"{where}: cannot read the field line {line.strip()[:80]!r}")

@@ -34,10 +34,12 @@ class Pointee:
     """An argument that points to a structure of the kernel.
 
     ``members``: by offset; ``names``: by the member's C name (for offsets that kernels move).
-    ``column``: what the pointer itself fills.
+    ``column``: what the pointer itself fills.  ``user``: the structure lies in user memory.
+    A column as ``local.cid`` or ``local.port`` is that half of an address.
     """
 
     column: str | None = None
+    user: bool = False
     members: tuple[Member, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
     gfns: Gfns | None = None
@@ -53,10 +55,12 @@ class Function:
 
     ``aliases``: other names that recorders give to a field -> column.  ``limits``: column ->
     largest value that can be meant, where recordings are known to have read something else.
+    ``returns_nothing``: its return says all by its moment.
     """
 
     event: str
     returned: str | None = None
+    returns_nothing: bool = False
     ret_size: int = 8
     arguments: dict[str, Argument]
     aliases: dict[str, str] = field(default_factory=dict)
@@ -132,7 +136,129 @@ def _attach() -> Function:
     return Function(event="iommu.group_attached", arguments=_ATTACH, aliases={"dom": "object"})
 
 
+_SOCK: dict[str, Argument] = {"sk": "object"}
+_VSK: dict[str, Argument] = {"vsk": "object"}
+_ADDRESSES = {
+    "lcid": "local.cid",
+    "lport": "local.port",
+    "rcid": "peer.cid",
+    "rport": "peer.port",
+}
+_CLOSING = Pointee(
+    column="object",
+    names={
+        "local_addr->svm_cid": "local.cid",
+        "local_addr->svm_port": "local.port",
+        "remote_addr->svm_cid": "peer.cid",
+        "remote_addr->svm_port": "peer.port",
+        "peer_shutdown": "flags",
+        "sk->sk_lingertime": "count",
+        "sk->__sk_common->skc_flags": "attributes",
+        "sk->__sk_common->skc_state": "cmd",
+        "sk->sk_shutdown": "id",
+    },
+)
+_LINGER_VALUE = Pointee(
+    column="vaddr", user=True, members=(Member("flags", 0, 4), Member("count", 4, 4))
+)
+_LINGER_NAMES = {
+    "level": "id", "opt": "cmd", "optname": "cmd", "onoff": "flags", "l_onoff": "flags",
+    "linger": "count", "l_linger": "count", "optlen": "argsz",
+}  # fmt: skip
+
+
+def _other_transport(name: str) -> Function:
+    return Function(
+        event=f"vsock.{name}_release",
+        returned=f"vsock.{name}_released",
+        returns_nothing=True,
+        arguments=_VSK,
+        aliases={"sk": "object"},
+    )
+
+
 FUNCTIONS: dict[str, Function] = {
+    "__sys_setsockopt": Function(
+        event="setsockopt.called",
+        arguments={
+            "fd": "fd", "level": "id", "optname": "cmd", "optval": _LINGER_VALUE, "optlen": "argsz",
+        },
+        aliases=_LINGER_NAMES,
+    ),
+    "do_sock_setsockopt": Function(
+        event="setsockopt.in_socket",
+        arguments={"sock": "object", "compat": None, "level": "id", "optname": "cmd"},
+        aliases={"opt": "cmd"},
+    ),
+    "vsock_release": Function(
+        event="vsock.release",
+        returned="vsock.released",
+        ret_size=4,
+        arguments={"sock": Pointee(names={"sk": "object"})},
+    ),
+    "virtio_transport_release": Function(
+        event="vsock.transport_release",
+        returned="vsock.transport_released",
+        returns_nothing=True,
+        arguments={"vsk": _CLOSING},
+        aliases={
+            **_ADDRESSES, "ltime": "count", "lingertime": "count", "flags": "attributes",
+            "skc_flags": "attributes", "state": "cmd", "shut": "id", "pshut": "flags",
+        },
+    ),
+    "hvs_release": _other_transport("hyperv"),
+    "vmci_transport_release": _other_transport("vmci"),
+    "vsock_linger": Function(
+        event="vsock.linger",
+        returned="vsock.lingered",
+        returns_nothing=True,
+        arguments={"sk": Pointee(column="object", names={"sk_lingertime": "count"})},
+        aliases={"lingertime": "count", "ltime": "count"},
+    ),
+    "vsock_shutdown": Function(
+        event="vsock.shutdown",
+        returned="vsock.shutdown_returned",
+        ret_size=4,
+        arguments={"sock": Pointee(names={"sk": "object"}), "mode": "flags"},
+        aliases={"how": "flags"},
+    ),
+    "virtio_transport_get_credit": Function(
+        event="vsock.credit",
+        returned="vsock.credit_taken",
+        ret_size=4,
+        arguments={
+            "vvs": Pointee(
+                column="object",
+                names={
+                    "tx_cnt": "offset", "bytes_unsent": "count", "peer_fwd_cnt": "id",
+                    "peer_buf_alloc": "argsz",
+                },
+            ),
+            "wanted": "size",
+        },
+        aliases={"credit": "size", "want": "size"},
+    ),
+    "virtio_transport_put_credit": Function(
+        event="vsock.credit_returned",
+        arguments={"vvs": "object", "credit": "size"},
+    ),
+    "virtio_transport_consume_skb_sent": Function(
+        event="vsock.sent",
+        arguments={"skb": Pointee(names={"len": "size", "sk": "object"}), "consume": None},
+    ),
+    "virtio_transport_unsent_bytes": Function(
+        event="vsock.unsent_asked",
+        returned="vsock.unsent_told",
+        arguments=_VSK,
+        aliases={"sk": "object"},
+    ),
+    "virtio_transport_do_close": Function(
+        event="vsock.done", arguments={"vsk": "object", "cancel_timeout": None}
+    ),
+    "virtio_transport_close_timeout": Function(
+        event="vsock.close_timeout", arguments={"work": None}
+    ),
+    "virtio_vsock_reset_sock": Function(event="vsock.device_reset", arguments=_SOCK),
     "vfio_iommu_type1_ioctl": Function(
         event="vfio.type1_ioctl",
         returned="vfio.type1_ioctl_returned",

@@ -6,6 +6,8 @@ __all__ = ("Kallsyms",)
 
 PROBE_REACH = 16
 """A probe on a function's entry may lie behind its endbr64 and its call to the tracer."""
+MAX_LINES, MAX_LINE = 4096, 512
+"""Lines looked at for sixteen neighbouring addresses, and bytes of each: the text is hostile."""
 
 
 class Kallsyms:
@@ -34,18 +36,23 @@ class Kallsyms:
     def _block(self, block: int) -> list[tuple[int, str]]:
         key = b"%015x" % block
         lines = []
-        at = self._text.find(key)
-        while at >= 0:
-            end = self._text.find(b"\n", at)
-            line = self._text[at : end if end >= 0 else len(self._text)][:512]
-            words = line.split()
+        at = 0 if self._text.startswith(key) else self._line_with(key, 0)
+        looked = 0
+        while at >= 0 and looked < MAX_LINES:
+            end = self._text.find(b"\n", at, at + MAX_LINE)
+            words = self._text[at : end if end >= 0 else at + MAX_LINE].split()
             if (
-                (at == 0 or self._text[at - 1 : at] == b"\n")
-                and len(words) >= 3
+                len(words) >= 3
                 and len(words[0]) == 16
                 and words[1] in (b"t", b"T", b"w", b"W")
                 and words[0][15:] in b"0123456789abcdef"
             ):
                 lines.append((int(words[0], 16), words[2].decode("utf-8", "replace")))
-            at = self._text.find(key, at + 1)
+            at = self._line_with(key, at)
+            looked += 1
         return lines
+
+    def _line_with(self, key: bytes, after: int) -> int:
+        """Where the next line begins that begins so; -1: there is none."""
+        at = self._text.find(b"\n" + key, after)
+        return at + 1 if at >= 0 else -1

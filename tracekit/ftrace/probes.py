@@ -27,16 +27,23 @@ __all__ = (
 )
 
 MAX_FILE = 4 << 20
+MAX_LINE = 4096
+"""The kernel takes no longer one."""
 _REGISTERS = {"di": 0, "si": 1, "dx": 2, "cx": 3, "r8": 4, "r9": 5}
 """The x86-64 registers of a kernel function's first six arguments."""
 
+MAX_NESTING = 32
+"""Twice the dereferences that the kernel takes."""
+
+_OFFSET = r"0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,22}|[1-9][0-9]{0,19}"
+"""As C writes numbers."""
 _HEAD = re.compile(r"^(?P<kind>[prfte])\d*(?::(?:(?P<group>[\w.-]+)[/.])?(?P<name>[\w.-]+))?$")
 _TARGET = re.compile(
-    r"^(?:[\w.-]+:)?(?P<symbol>[\w.]+?)(?P<ret>%return)?(?:\+(?P<offset>0x[0-9a-fA-F]+|\d+))?(?P<ret2>%return)?$"
+    r"^(?:[\w.-]+:)?(?P<symbol>[\w.]+?)(?P<ret>%return)?(?:\+(?P<offset>"
+    + _OFFSET
+    + r"))?(?P<ret2>%return)?$"
 )
-_POINTER = re.compile(
-    r"^(?P<sign>[+-])(?P<user>u?)(?P<offset>0x[0-9a-fA-F]+|\d+)\((?P<inner>.*)\)$"
-)
+_POINTER = re.compile(r"^(?P<sign>[+-])(?P<user>u?)(?P<offset>" + _OFFSET + r")\((?P<inner>.*)\)$")
 _BTF = re.compile(r"^[A-Za-z_]\w*(?:(?:->|\.)[A-Za-z_]\w*)*$")
 _TYPE = re.compile(r":[a-z]\w*(?:@\d+/\d+)?(?:\[\d+\])?$")
 
@@ -108,6 +115,8 @@ def parse_definitions(lines: Iterable[str], where: str) -> list[Definition]:
     """
     found = []
     for number, line in enumerate(lines, 1):
+        if len(line) > MAX_LINE:
+            raise ImportFormatError(f"{where} line {number} is longer than any definition")
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
@@ -145,7 +154,7 @@ def _definition(head: re.Match[str], target: str, arguments: list[str], text: st
         match = _TARGET.match(target)
         symbol = match["symbol"] if match else target
         returns = kind == "r" or bool(match and (match["ret"] or match["ret2"]))
-        at_entry = match is not None and int(match["offset"] or "0", 0) == 0
+        at_entry = match is not None and _number(match["offset"] or "0") == 0
     return Definition(
         kind=kind,
         source=f"{head['group'] or default}:{head['name']}",
@@ -158,16 +167,15 @@ def _definition(head: re.Match[str], target: str, arguments: list[str], text: st
     )
 
 
-def parse_fetch(expression: str, *, eprobe: bool) -> Fetch:
+def parse_fetch(expression: str, *, eprobe: bool, nested: int = 0) -> Fetch:
     """What a fetch expression without its type reads; ``None`` where it is not followed here."""
-    for _ in range(1):
-        pointer = _POINTER.match(expression)
-        if pointer:
-            inner = parse_fetch(pointer["inner"], eprobe=eprobe)
-            offset = int(pointer["offset"], 0)
-            return inner and Dereference(
-                inner, -offset if pointer["sign"] == "-" else offset, pointer["user"] == "u"
-            )
+    pointer = _POINTER.match(expression) if nested < MAX_NESTING else None
+    if pointer:
+        inner = parse_fetch(pointer["inner"], eprobe=eprobe, nested=nested + 1)
+        offset = _number(pointer["offset"])
+        return inner and Dereference(
+            inner, -offset if pointer["sign"] == "-" else offset, pointer["user"] == "u"
+        )
     if expression.startswith("%"):
         number = _REGISTERS.get(expression[1:])
         return None if number is None or eprobe else Argument(number)
@@ -182,3 +190,9 @@ def parse_fetch(expression: str, *, eprobe: bool) -> Fetch:
         root, _, members = expression.replace(".", "->").partition("->")
         return Argument(root, members)
     return None
+
+
+def _number(text: str) -> int:
+    """A number as C writes it."""
+    octal = text.startswith("0") and text.isdigit()
+    return int(text, 8) if octal else int(text, 0)

@@ -58,7 +58,15 @@ class _Gfn:
     end: bool
 
 
-_Meaning = _Column | _Bytes | _Gfn | None
+@dataclass(frozen=True)
+class _Half:
+    """The field is one half of an address: its CID, which is the upper one, or its port."""
+
+    name: str
+    cid: bool
+
+
+_Meaning = _Column | _Bytes | _Gfn | _Half | None
 
 
 def probe_address_field(event: EventFormat) -> Field | None:
@@ -92,6 +100,10 @@ def recognise(
         return Recipe(event=None, function=next(iter(functions), None), probe_at=address.offset)
     if "cmd" in event.fields and "fd" in event.fields:
         return _eprobe(event, _eprobe_meanings_by_name(event))
+    if {"fd", "level", "onoff", "linger"} <= event.fields.keys():
+        return _setsockopt_eprobe(
+            event, {n: m for n, m in _SETSOCKOPT_NAMES.items() if n in event.fields}
+        )
     return _UNSEEN
 
 
@@ -115,6 +127,9 @@ def _static(event: EventFormat, point: Tracepoint) -> Recipe:
             continue
         later = point.only_for is not None and column in point.only_for[2]
         (conditional if later else steps).append(step)
+    for column, (cid, port) in point.addresses.items():
+        if cid in event.fields and port in event.fields:
+            steps += _address(column, event.fields[cid], event.fields[port])
     if point.span is not None:
         first, end = event.fields.get(point.span.first), event.fields.get(point.span.end)
         if first is None or end is None or first.size != 8 or end.size != 8:
@@ -137,6 +152,15 @@ def _static(event: EventFormat, point: Tracepoint) -> Recipe:
 
 def _defined(event: EventFormat, definition: Definition) -> Recipe:
     if definition.kind == "e":
+        if definition.target == "syscalls/sys_enter_setsockopt":
+            return _setsockopt_eprobe(
+                event,
+                {
+                    name: meaning
+                    for name, fetch in definition.fields.items()
+                    if name in event.fields and (meaning := _setsockopt_meaning(fetch)) is not None
+                },
+            )
         if definition.target != "syscalls/sys_enter_ioctl":
             return _UNSEEN
         meanings = {
@@ -168,6 +192,8 @@ def _dynamic(
 ) -> Recipe:
     function = FUNCTIONS[name]
     if returned:
+        if function.returns_nothing:
+            return Recipe(event=function.returned, function=name, probe_at=probe_at)
         ret = next((n for n, m in meanings.items() if m == _Column("ret")), None)
         if function.returned is None or ret is None or not event.fields[ret].number:
             return Recipe(event=None, function=name, probe_at=probe_at)
@@ -195,6 +221,11 @@ def _eprobe(event: EventFormat, meanings: dict[str, _Meaning]) -> Recipe:
     return Recipe(event="ioctl.arguments", steps=steps, cases=cases, cmd_at=cmd_at)
 
 
+def _setsockopt_eprobe(event: EventFormat, meanings: dict[str, _Meaning]) -> Recipe:
+    steps, _, _ = _steps(event, meanings, {})
+    return Recipe(event="setsockopt.arguments", steps=steps)
+
+
 def _steps(
     event: EventFormat, meanings: dict[str, _Meaning], limits: dict[str, int]
 ) -> tuple[tuple[Step, ...], dict[int, tuple[Step, ...]], int]:
@@ -202,6 +233,7 @@ def _steps(
     steps: list[Step] = []
     structure: list[tuple[int, Field]] = []
     gfns: dict[bool, Field] = {}
+    halves: dict[tuple[str, bool], Field] = {}
     cmd_at = -1
     for name, meaning in meanings.items():
         field = event.fields[name]
@@ -216,6 +248,11 @@ def _steps(
             structure.append((meaning.offset, field))
         elif isinstance(meaning, _Gfn) and field.number and field.size == 8:
             gfns[meaning.end] = field
+        elif isinstance(meaning, _Half) and field.number and field.size >= 4:
+            halves[meaning.name, meaning.cid] = field
+    for column in ("local", "peer"):
+        if (column, True) in halves and (column, False) in halves:
+            steps += _address(column, halves[column, True], halves[column, False])
     if False in gfns and True in gfns:
         steps.append(_span(gfns[False], gfns[True], "gpa", GFN, limit=PLAUSIBLE_GFN))
     elif False in gfns:
@@ -278,12 +315,12 @@ def _meaning(fetch: Fetch, function: Function) -> _Meaning:
         if argument.gfns is not None and fetch.members in ("start", "end"):
             return _Gfn(fetch.members == "end")
         column = argument.names.get(fetch.members)
-        return _Column(column) if column else None
+        return _named(column) if column else None
     if isinstance(fetch, Dereference) and isinstance(fetch.inner, Argument):
         argument = None if fetch.inner.members else _argument(fetch.inner, function)
         if isinstance(argument, ByCommand):
             return _Bytes(fetch.offset) if fetch.user else None
-        if isinstance(argument, Pointee) and not fetch.user:
+        if isinstance(argument, Pointee) and fetch.user == argument.user:
             if argument.gfns is not None and fetch.offset == argument.gfns.first:
                 return _Gfn(False)
             if argument.gfns is not None and fetch.offset == argument.gfns.end:
@@ -292,6 +329,12 @@ def _meaning(fetch: Fetch, function: Function) -> _Meaning:
                 if member.offset == fetch.offset:
                     return _Column(member.column)
     return None
+
+
+def _named(column: str) -> _Meaning:
+    """What fills ``column``, which may be half an address."""
+    name, _, half = column.partition(".")
+    return _Half(name, half == "cid") if half else _Column(name)
 
 
 def _argument(fetch: Argument, function: Function) -> str | ByCommand | Pointee | None:
@@ -319,10 +362,10 @@ def _meanings_by_name(
             structure = offsets_of_names(names)
         elif isinstance(argument, Pointee):
             gfns = gfns or argument.gfns is not None
-            known.update({n: _Column(c) for n, c in argument.names.items() if "->" not in n})
+            known.update({n: _named(c) for n, c in argument.names.items() if "->" not in n})
             if argument.column:
                 known[parameter] = _Column(argument.column)
-    known.update({n: _Column(c) for n, c in function.aliases.items()})
+    known.update({n: _named(c) for n, c in function.aliases.items()})
     if gfns:
         known.update(start=_Gfn(False), end=_Gfn(True))
     found: dict[str, _Meaning] = {}
@@ -355,6 +398,27 @@ def _eprobe_meanings_by_name(event: EventFormat) -> dict[str, _Meaning]:
     return found
 
 
+_SETSOCKOPT_NAMES: dict[str, _Meaning] = {
+    "fd": _Column("fd"),
+    "level": _Column("id"),
+    "opt": _Column("cmd"),
+    "optname": _Column("cmd"),
+    "onoff": _Column("flags"),
+    "linger": _Column("count"),
+}
+
+
+def _setsockopt_meaning(fetch: Fetch) -> _Meaning:
+    """What a field of an eprobe on sys_enter_setsockopt is, by what it fetches."""
+    if isinstance(fetch, EventField):
+        return {"fd": _Column("fd"), "level": _Column("id"), "optname": _Column("cmd")}.get(
+            fetch.name
+        )
+    if isinstance(fetch, Dereference) and fetch.inner == EventField("optval") and fetch.user:
+        return {0: _Column("flags"), 4: _Column("count")}.get(fetch.offset)
+    return None
+
+
 # -- steps ---------------------------------------------------------------------------------------
 
 
@@ -383,6 +447,13 @@ def _load(column: str, field: Field, *, shift: int = 0, limit: int = 0) -> Step 
         shift=shift,
         limit=limit,
     )
+
+
+def _address(column: str, cid: Field, port: Field) -> list[Step]:
+    return [
+        Step(op=Op.LOAD, column=column, at=port.offset, size=4),
+        Step(op=Op.OR, column=column, at=cid.offset, size=4, shift=32),
+    ]
 
 
 def _span(first: Field, end: Field, column: str, shift: int, *, limit: int) -> Step:

@@ -217,9 +217,9 @@ def decode_pages(
                     return 4
                 if n + 3 > room or marks + 2 > mark_room:
                     return 6
-                now = max(clock, last) if seen else clock
+                now = max(clock, last)
                 if hole:
-                    ts[n] = last if seen else min(stamp, now)
+                    ts[n] = last if seen else max(min(stamp, now), last)
                     at[n] = -1
                     size[n] = marks
                     until[marks] = now
@@ -246,8 +246,9 @@ def decode_pages(
         if hole:  # nothing came after it in this page
             if n + 1 > room or marks + 1 > mark_room:
                 return 6
-            now = max(clock, last) if seen else clock
-            ts[n] = last if seen else min(stamp, now)
+            now = max(clock, last)
+            last = last if seen else max(min(stamp, now), last)
+            ts[n] = last
             at[n] = -1
             size[n] = marks
             until[marks] = now

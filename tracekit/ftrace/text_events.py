@@ -50,6 +50,8 @@ _ADDRESS = re.compile(r"(?:0x)?([0-9a-f]{8,16})")
 _NUMBER = rb"(-?(?:0x[0-9a-f]{1,16}|[0-9]{1,20}))(?=[ \n]|\Z)"
 _NUMERIC = re.compile(rb"-?(?:0x[0-9a-f]{1,16}|[0-9]{1,20})")
 _EPROBE = "syscalls.sys_enter_ioctl"
+_SETSOCKOPT = "syscalls.sys_enter_setsockopt"
+_EPROBE_FIELDS = ({"fd", "cmd"}, {"fd", "level", "onoff", "linger"})
 _TYPE = re.compile(r"^(?P<name>\w+)=.*:(?P<sign>[usx])(?P<bits>8|16|32|64)$")
 _ADDRESSES = 0xFFFF_FFFF_0000_0000
 """Where functions lie whose names the text shows in place of their addresses."""
@@ -61,6 +63,12 @@ _OPEN_FLAGS = {
     b"O_DIRECTORY": 0x10000, b"O_NOFOLLOW": 0x20000, b"O_NOATIME": 0x40000, b"O_CLOEXEC": 0x80000,
     b"__O_SYNC": 0x100000, b"O_PATH": 0x200000, b"__O_TMPFILE": 0x400000,
 }  # fmt: skip
+
+_PACKET = {
+    b"STREAM": 1, b"SEQPACKET": 2, b"INVALID": 0, b"REQUEST": 1, b"RESPONSE": 2, b"RST": 3,
+    b"SHUTDOWN": 4, b"RW": 5, b"CREDIT_UPDATE": 6, b"CREDIT_REQUEST": 7,
+}  # fmt: skip
+"""Types and operations of vsock packets: no name is both."""
 
 Values = npt.NDArray[np.uint64]
 
@@ -225,7 +233,8 @@ class TextEvents:
         assert match is not None
         found = _FIELD.findall(match["fields"])
         names = [n.decode() for n, _ in found]
-        if place.kind == "e" and not place.shown and not {"fd", "cmd"} <= set(names):
+        shown = place.kind != "e" or place.shown
+        if not shown and not any(known <= set(names) for known in _EPROBE_FIELDS):
             return None
         if len(set(names)) != len(names) or len(names) > 128:
             return None
@@ -250,7 +259,7 @@ class TextEvents:
 
     def _dynamic(self, name: str, place: _Place, numbers: list[str], pattern: bytes) -> Shape:
         function, offset = _function(name, place)
-        definition = self._definition(name, place, function)
+        definition = self._definition(name, place, function, numbers)
         probe = None
         if place.kind == "p":
             probe = self._address(function, offset) if function else int(place.shown, 16)
@@ -261,11 +270,13 @@ class TextEvents:
         else:
             fields = [(n, _written(n, place), s, False) for n, s in _sizes(numbers).items()]
             system = "?"
-            if place.kind == "e" and place.shown not in ("", _EPROBE):
+            if place.kind == "e" and place.shown not in ("", _EPROBE, _SETSOCKOPT):
                 fields = []  # an eprobe on something else
         return self._shape(system, name, pattern, fields, probe, place.returned)
 
-    def _definition(self, name: str, place: _Place, function: str | None) -> Definition | None:
+    def _definition(
+        self, name: str, place: _Place, function: str | None, numbers: list[str]
+    ) -> Definition | None:
         """The one definition that the line can be of."""
         named = place.shown and not _ADDRESS.fullmatch(place.shown)
         found = [
@@ -278,6 +289,8 @@ class TextEvents:
                 or d.target == (function if place.kind == "p" else place.shown.replace(".", "/"))
             )
         ]
+        if len(found) > 1:  # groups may use one name for different fields
+            found = [d for d in found if list(d.fields) == numbers] or found
         if len({(d.kind, d.target, tuple(d.fields.items())) for d in found}) != 1:
             return None
         return found[0]
@@ -293,6 +306,9 @@ def numbers(texts: Sequence[bytes], kind: Kind) -> Values:
     if kind is Kind.OPEN_FLAGS:
         known: dict[bytes, int] = {t: _open_flags(t) for t in set(texts)}
         return np.array([known[t] for t in texts], np.uint64)
+    if kind is Kind.PACKET:
+        named: dict[bytes, int] = {t: _packet(t) for t in set(texts)}
+        return np.array([named[t] for t in texts], np.uint64)
     if kind is Kind.TRUTH:
         return np.array([t in (b"true", b"1") for t in texts], np.uint64)
     array = np.array(texts, dtype=np.bytes_)
@@ -413,7 +429,7 @@ def _static_size(source: str, field: str) -> int:
     if (source, field) == ("kvm:kvm_userspace_exit", "reason"):
         return 4
     ints = source.startswith("syscalls:sys_enter_") and source != "syscalls:sys_enter_mmap"
-    return 4 if ints and field in ("fd", "mode", "behavior", "flags") else 8
+    return 4 if ints and field in ("fd", "mode", "behavior", "flags", "error_code") else 8
 
 
 def _written(name: str, place: _Place) -> Kind:
@@ -453,3 +469,7 @@ def _open_flags(text: bytes) -> int:
     for name in text.split(b"|"):
         found |= int(name, 16) if name.startswith(b"0x") else _OPEN_FLAGS.get(name, 0)
     return found
+
+
+def _packet(text: bytes) -> int:
+    return int(text, 0) if text[:1].isdigit() else _PACKET.get(text, 0)

@@ -25,6 +25,8 @@ class Kind(Enum):
     NEGATED = "n"
     TRUTH = "b"
     OPEN_FLAGS = "o"
+    PACKET = "p"
+    """Type or operation of a vsock packet, by name."""
     TEXT = "t"
 
 
@@ -35,10 +37,11 @@ _PATTERNS = {
     Kind.RESULT: _NUMBER,
     Kind.NEGATED: rb"([0-9]{1,10})(?![0-9a-z])",
     Kind.TRUTH: rb"(true|false|[01])(?![0-9a-z])",
+    Kind.PACKET: rb"([A-Z_]{2,16}|[0-9]{1,5}|0x[0-9a-f]{1,4})(?![0-9a-zA-Z])",
     Kind.OPEN_FLAGS: rb"((?:0x)?[0-9a-f]{1,16}(?![0-9a-zA-Z])"
     rb"|[A-Z_]+(?:\|(?:[A-Z_]+|0x[0-9a-f]{1,16}))*)",
 }
-_PIECE = re.compile(r"\{(\w+):([xdrnbot])\}|(\{\*\})")
+_PIECE = re.compile(r"\{(\w+):([xdrnbotp])\}|(\{\*\})")
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,36 @@ _CALLS: dict[str, tuple[str, ...]] = {
     ),
     "munmap": ("addr: {addr:x}, len: {len:x}", "addr={addr:x} len={len:x}"),
     "close": ("fd: {fd:x}", "fd={fd:x}"),
+    "socket": (
+        "family: {family:x}, type: {type:x}, protocol: {*}",
+        "family={family:x} type={type:x} protocol={*}",
+    ),
+    "accept": ("fd: {fd:x}, {*}", "fd={fd:x} {*}"),
+    "accept4": ("fd: {fd:x}, {*}", "fd={fd:x} {*}"),
+    "connect": (
+        "fd: {fd:x}, uservaddr: {uservaddr:x}, addrlen: {*}",
+        "fd={fd:x} uservaddr={uservaddr:x} addrlen={*}",
+    ),
+    "sendto": (
+        "fd: {fd:x}, buff: {*}, len: {len:x}, flags: {flags:x}, addr: {*}",
+        "fd={fd:x} buff={*} len={len:x} flags={flags:x} addr={*}",
+    ),
+    "recvfrom": (
+        "fd: {fd:x}, ubuf: {*}, size: {size:x}, flags: {flags:x}, addr: {*}",
+        "fd={fd:x} ubuf={*} size={size:x} flags={flags:x} addr={*}",
+    ),
+    "shutdown": ("fd: {fd:x}, how: {how:x}", "fd={fd:x} how={how:x}"),
+    "dup": ("fildes: {fildes:x}", "fildes={fildes:x}"),
+    "dup2": ("oldfd: {oldfd:x}, newfd: {newfd:x}", "oldfd={oldfd:x} newfd={newfd:x}"),
+    "dup3": (
+        "oldfd: {oldfd:x}, newfd: {newfd:x}, flags: {*}",
+        "oldfd={oldfd:x} newfd={newfd:x} flags={*}",
+    ),
+    "setsockopt": (
+        "fd: {fd:x}, level: {level:x}, optname: {optname:x}, optval: {optval:x},"
+        " optlen: {optlen:x}",
+        "fd={fd:x} level={level:x} optname={optname:x} optval={optval:x} optlen={optlen:x}",
+    ),
     # The path is shown by newer kernels only.
     "openat": (
         'dfd: {*}, filename: {*} "{__filename_val:t}", flags: {flags:o}{*}',
@@ -122,6 +155,12 @@ _CALLS: dict[str, tuple[str, ...]] = {
 
 def _syscalls() -> dict[str, list[Wording]]:
     found: dict[str, list[Wording]] = {}
+    exit_group = "syscalls:sys_enter_exit_group"
+    found["sys_exit_group"] = [wording(exit_group, "(error_code: {error_code:x})")]
+    found["sys_enter_exit_group"] = [
+        wording(exit_group, ": error_code: {error_code:x}"),
+        wording(exit_group, ": __syscall_nr={*} error_code={error_code:x}"),
+    ]
     for call, notations in _CALLS.items():
         entry, leave = f"syscalls:sys_enter_{call}", f"syscalls:sys_exit_{call}"
         shown = [n for n in notations if "=" not in n]
@@ -211,6 +250,24 @@ _EVENTS: dict[str, tuple[str, ...]] = {
         "comm={*} prio={*} group_dead={group_dead:b}",
         "comm={*} prio={*}",
     ),
+    "vsock:virtio_transport_alloc_pkt": (
+        "{src_cid:d}:{src_port:d} -> {dst_cid:d}:{dst_port:d} len={len:d} type={type:p}"
+        " op={op:p} flags={flags:x}{*}",
+        "src_cid={src_cid:d} src_port={src_port:d} dst_cid={dst_cid:d} dst_port={dst_port:d}"
+        " len={len:d} type={type:d} op={op:d} flags={flags:d}{*}",
+    ),
+    "vsock:virtio_transport_recv_pkt": (
+        "{src_cid:d}:{src_port:d} -> {dst_cid:d}:{dst_port:d} len={len:d} type={type:p}"
+        " op={op:p} flags={flags:x} buf_alloc={buf_alloc:d} fwd_cnt={fwd_cnt:d}",
+        "src_cid={src_cid:d} src_port={src_port:d} dst_cid={dst_cid:d} dst_port={dst_port:d}"
+        " len={len:d} type={type:d} op={op:d} flags={flags:d} buf_alloc={buf_alloc:d}"
+        " fwd_cnt={fwd_cnt:d}",
+    ),
+    "signal:signal_generate": (
+        "sig={sig:d} errno={*} comm={*} pid={pid:d} grp={group:d} res={result:d}",
+        "sig={sig:d} errno={*} comm={*} pid={pid:d} group={group:d} result={result:d}",
+    ),
+    "signal:signal_deliver": ("sig={sig:d} {*}",),
     "ftrace:print": (
         "ip={*} buf={buf:t}",
         "{*}: {buf:t}",

@@ -30,6 +30,8 @@ class Tracepoint:
     """Field, value, columns: these are filled only where the field has the value."""
     no_negative: frozenset[str] = frozenset()
     """Columns that are null where the field is negative."""
+    addresses: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Columns that hold a vsock address: the fields of its CID and its port."""
 
 
 GFN = 12
@@ -54,6 +56,20 @@ def _syscalls() -> dict[str, Tracepoint]:
         "openat2": ("open", {"name": "__filename_val"}),
         "creat": ("open", {"name": "__pathname_val"}),
         "close": ("close", {"fd": "fd"}),
+        "socket": ("socket", {"id": "family", "flags": "type"}),
+        "accept": ("accept", {"fd": "fd"}),
+        "accept4": ("accept", {"fd": "fd"}),
+        "connect": ("connect", {"fd": "fd", "vaddr": "uservaddr"}),
+        "sendto": ("send", {"fd": "fd", "size": "len", "flags": "flags"}),
+        "recvfrom": ("recv", {"fd": "fd", "size": "size", "flags": "flags"}),
+        "shutdown": ("shutdown", {"fd": "fd", "flags": "how"}),
+        "dup": ("dup", {"fd": "fildes"}),
+        "dup2": ("dup", {"fd": "oldfd", "file_fd": "newfd"}),
+        "dup3": ("dup", {"fd": "oldfd", "file_fd": "newfd"}),
+        "setsockopt": (
+            "setsockopt",
+            {"fd": "fd", "id": "level", "cmd": "optname", "vaddr": "optval", "argsz": "optlen"},
+        ),
     }
     found = {}
     for call, (name, columns) in entries.items():
@@ -67,8 +83,32 @@ def _syscalls() -> dict[str, Tracepoint]:
     return found
 
 
+_PACKET = {"size": "len", "id": "type", "cmd": "op", "flags": "flags"}
+_PACKET_ADDRESSES = {"local": ("src_cid", "src_port"), "peer": ("dst_cid", "dst_port")}
+
 TRACEPOINTS: dict[str, Tracepoint] = {
     **_syscalls(),
+    "syscalls:sys_enter_exit_group": Tracepoint(
+        event="process.exit_called", columns={"ret": "error_code"}
+    ),
+    "vsock:virtio_transport_alloc_pkt": Tracepoint(
+        event="vsock.packet_allocated", columns=_PACKET, addresses=_PACKET_ADDRESSES
+    ),
+    "vsock:virtio_transport_recv_pkt": Tracepoint(
+        event="vsock.packet_received",
+        columns={**_PACKET, "argsz": "buf_alloc", "count": "fwd_cnt"},
+        addresses=_PACKET_ADDRESSES,
+    ),
+    "signal:signal_generate": Tracepoint(
+        event="signal.generated",
+        columns={
+            "cmd": "sig",
+            "id": "pid",
+            "flags": "group",
+            "ret": "result",
+        },
+    ),
+    "signal:signal_deliver": Tracepoint(event="signal.delivered", columns={"cmd": "sig"}),
     "iommu:map": Tracepoint(
         event="iommu.map", columns={"iova": "iova", "paddr": "paddr", "size": "size"}
     ),

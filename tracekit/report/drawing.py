@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tracekit.findings import Finding, Occurrence
-from tracekit.report.units import extent, moment
+from tracekit.report.units import extent, length_of_time, moment
 
 __all__ = ("draw",)
 
@@ -43,6 +43,8 @@ _DRAWN: dict[str, tuple[tuple[tuple[_Row, str | None], ...], str]] = {
 
 def draw(finding: Finding, one: Occurrence) -> list[str]:
     """The lines of the picture, or none for a code or an occurrence that has no place in memory."""
+    if one.waited_ns is not None:
+        return _timeline(one)
     first = one.gpa if one.gpa is not None else one.iova
     if finding.code not in _DRAWN or first is None or not one.size:
         return []
@@ -113,3 +115,43 @@ def _applied(one: Occurrence) -> Iterator[tuple[str, int, int]]:
 
 def _overlaps(one: int, one_size: int, two: int, two_size: int) -> bool:
     return one < two + two_size and two < one + one_size
+
+
+_COLUMNS = 60
+_LANES = (
+    ("close", "enter", "leave", "#", "in close()"),
+    ("unsent", "data", "sent", "u", "bytes not handed over"),
+    ("peer", "begin", "done", "-", "connected"),
+)
+"""Per lane of a socket's timeline: what begins it, what ends it, its letter, what that means."""
+
+
+def _timeline(one: Occurrence) -> list[str]:
+    """A socket's life: from its last data, or its close(), until all of it was over."""
+    at = {row.what: row.ts_ns for row in one.chain if row.ts_ns is not None}
+    enter = at.get("enter", one.from_ns)
+    start = min(enter, max(at.get("data", enter), enter - (one.waited_ns or 0)))
+    last = max([*at.values(), one.until_ns or enter])
+    end = min(last, enter + 3 * max(one.waited_ns or 0, 1_000_000))
+    if end <= start:
+        return []
+    cell = -(-(end - start) // _COLUMNS)
+    lines = []
+    legend = []
+    for label, begins, ends, letter, meaning in _LANES:
+        first = at.get(begins)
+        if first is None:
+            continue
+        if label == "unsent" and "sent" not in at:
+            continue
+        until = at.get(ends, end + cell)
+        cells = [
+            letter if first < start + (i + 1) * cell and until > start + i * cell else "."
+            for i in range(_COLUMNS)
+        ]
+        lines.append(f"  {label:<7} {''.join(cells)}")
+        legend.append(f"{letter} {meaning}")
+    scale = f"one cell is {length_of_time(cell)}"
+    title = f"the socket from {moment(start)}"
+    gap = max(2, _WIDTH - 2 - len(title) - len(scale))
+    return [title + " " * gap + scale, *lines, "  " + "   ".join(legend)]

@@ -78,6 +78,11 @@ def _occurrence(one: Occurrence) -> dict[str, Any]:
         "until_ns": one.until_ns,
         "confidence": one.confidence.value,
         "errno": one.errno,
+        "local": None if one.local is None else list(one.local),
+        "peer": None if one.peer is None else list(one.peer),
+        "waited_ns": one.waited_ns,
+        "timeout_ns": one.timeout_ns,
+        "unsent_bytes": one.unsent_bytes,
         "events": list(one.events),
     }
 

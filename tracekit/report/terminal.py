@@ -142,6 +142,13 @@ def _facts(finding: Finding, one: Occurrence | None) -> Iterator[str]:
             facts.append(("memory", f"{address_range(one.gpa, one.size)}    {pages(one.size)}"))
         if one.iova is not None and one.size is not None:
             facts.append(("iova", address_range(one.iova, one.size)))
+        if one.local is not None and one.peer is not None:
+            facts.append(("socket", f"{_vsock(one.local)} to {_vsock(one.peer)}"))
+        if one.waited_ns is not None:
+            limit = "" if one.timeout_ns is None else f" of {length_of_time(one.timeout_ns)}"
+            facts.append(("waited", length_of_time(one.waited_ns) + limit))
+        if one.unsent_bytes is not None:
+            facts.append(("unsent", plural(one.unsent_bytes, "byte")))
     if finding.device is not None:
         facts.append(("device", visible(finding.device, 60)))
     if finding.container is not None:
@@ -150,7 +157,8 @@ def _facts(finding: Finding, one: Occurrence | None) -> Iterator[str]:
         if one.errno is not None:
             facts.append(("result", errno_name(one.errno)))
         lasted = _lasted(one)
-        if lasted is not None and (finding.code in _LASTED or one.until_ns is not None):
+        shown = one.waited_ns is None
+        if shown and lasted is not None and (finding.code in _LASTED or one.until_ns is not None):
             facts.append((_LASTED.get(finding.code, "lasted"), lasted))
     if finding.count > 1:
         facts.append(("count", f"{finding.count:,} times, the first is shown"))
@@ -164,6 +172,11 @@ def _lasted(one: Occurrence) -> str | None:
     if one.until_ns <= one.from_ns:
         return None
     return f"{length_of_time(one.until_ns - one.from_ns)}, until {moment(one.until_ns)}"
+
+
+def _vsock(address: tuple[int, int]) -> str:
+    """``2:1024``; a CID that was never bound is any."""
+    return f"{'any' if address[0] == 0xFFFFFFFF else address[0]}:{address[1]}"
 
 
 def _chain(one: Occurrence, paint: Paint) -> Iterator[str]:
@@ -188,6 +201,10 @@ def _others(finding: Finding) -> Iterator[str]:
     for one in others[:_MORE_SHOWN]:
         at = one.gpa if one.gpa is not None else one.iova
         place = address_range(at, one.size) if at is not None and one.size is not None else ""
+        if one.local is not None and one.peer is not None:
+            place = f"{_vsock(one.local)} to {_vsock(one.peer)}"
+            if one.waited_ns is not None:
+                place += f", {length_of_time(one.waited_ns)}"
         at_event = _event_at(one)
         number = "" if at_event is None else f"#{at_event}"
         lasted = _lasted(one) if finding.code in _LASTED else None

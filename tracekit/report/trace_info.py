@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tracekit.report.decidable import Decidable, Needs, decidable, limits
 from tracekit.report.escape import visible
-from tracekit.report.units import length_of_time, moment, plural
+from tracekit.report.units import extent, length_of_time, moment, plural
 from tracekit.report.vmms import Vmm, find_vmms
 from tracekit.store import Manifest, Trace
 
@@ -39,7 +40,12 @@ def import_summary(out: Path, manifest: Manifest) -> str:
     return "\n".join(lines) + "\n"
 
 
-def info_json(trace: Trace, names: Mapping[str, str], needs: Mapping[str, Needs]) -> str:
+def info_json(
+    trace: Trace,
+    names: Mapping[str, str],
+    needs: Mapping[str, Needs],
+    sockets: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """All of the manifest, who acted, and what each check can decide."""
     vmms = find_vmms(trace)
     document = {
@@ -47,6 +53,7 @@ def info_json(trace: Trace, names: Mapping[str, str], needs: Mapping[str, Needs]
         "path": str(trace.path),
         "manifest": asdict(trace.manifest),
         "vmms": [asdict(v) for v in vmms],
+        "sockets": [dict(s) for s in sockets],
         "limits": limits(trace.manifest, vmms),
         "checks": [
             {
@@ -62,7 +69,12 @@ def info_json(trace: Trace, names: Mapping[str, str], needs: Mapping[str, Needs]
     return json.dumps(document, indent=1) + "\n"
 
 
-def info_text(trace: Trace, names: Mapping[str, str], needs: Mapping[str, Needs]) -> str:
+def info_text(
+    trace: Trace,
+    names: Mapping[str, str],
+    needs: Mapping[str, Needs],
+    sockets: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """One screen or two, at most 80 columns."""
     vmms = find_vmms(trace)
     lines = [
@@ -71,6 +83,7 @@ def info_text(trace: Trace, names: Mapping[str, str], needs: Mapping[str, Needs]
         *_left_out(trace.manifest),
         *_doubts(trace.manifest),
         *_vmms(vmms),
+        *_sockets(sockets),
         "",
         "what this trace can decide",
         *_decisions(decidable(trace.manifest, names, needs)),
@@ -187,6 +200,27 @@ def _vmms(found: list[Vmm]) -> Iterator[str]:
         who = visible(v.name, 24) if v.name else "not named"
         yield from textwrap.wrap(
             f"  {who} ({number}): {did}", _WIDTH, subsequent_indent="    ", break_on_hyphens=False
+        )
+    if len(found) > _MOST:
+        yield f"  and {len(found) - _MOST:,} more (--json lists all)"
+
+
+def _sockets(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How long vsock sockets waited in close(), by process and port."""
+    if not found:
+        return
+    yield ""
+    yield "vsock sockets that closed, by process and port"
+    for one in found[:_MOST]:
+        lingering = f", {one['lingering']:,} of them lingering" if one["lingering"] else ""
+        dropped = f", {extent(one['dropped'])} dropped" if one["dropped"] else ""
+        yield from textwrap.wrap(
+            f"  pid {one['pid']} port {one['port']}: {plural(one['closes'], 'close')}{lingering},"
+            f" waited {length_of_time(one['waited_median_ns'])} in the median and"
+            f" {length_of_time(one['waited_max_ns'])} at most,"
+            f" {extent(one['bytes'])} sent{dropped}",
+            _WIDTH,
+            subsequent_indent="    ",
         )
     if len(found) > _MOST:
         yield f"  and {len(found) - _MOST:,} more (--json lists all)"

@@ -142,6 +142,11 @@ class Trace:
         frames = []
         for segment in self._segments:
             frame = pl.scan_parquet(segment.path, glob=False)
+            try:
+                frame.collect_schema()  # stricter than Arrow, which has read it before
+            except pl.exceptions.PolarsError as why:
+                said = str(why).splitlines()[0][:200]
+                raise TraceFormatError(f"{segment.path} is damaged: {said}") from None
             missing = [c for c in columns if c not in segment.columns]
             if missing:
                 like = pl.from_arrow(_SCHEMA.empty_table())

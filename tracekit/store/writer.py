@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tracekit.errors import TracekitError
+from tracekit.errors import TraceFormatError, TracekitError
 from tracekit.events import COLUMNS, ColumnType
 from tracekit.store.footer import seal_footer
 from tracekit.store.manifest import KEY, Manifest
@@ -101,6 +101,8 @@ class TraceWriter:
         """Close the file and put it in its place.
 
         ``rows``, ``first_seq``, ``events`` and ``span_ns`` become what was written; see the result.
+
+        :raises TracekitError: the file cannot be written, or the manifest could not be read again
         """
         assert self._writer is not None, "used outside its with block, or finished twice"
         span = None if self._first_ns is None else (self._first_ns, self._last_ns)
@@ -111,8 +113,16 @@ class TraceWriter:
             events=dict(sorted(self._events.items())),
             span_ns=span,
         )
+        said = manifest.to_json()
+        try:
+            Manifest.from_json(said, self._path)
+        except TraceFormatError as why:
+            raise TracekitError(
+                f"cannot write {self._path}: what the recording says of itself, or its probes,"
+                f" is more than a trace holds ({why.message.partition(': ')[2]})"
+            ) from None
         self._flush(last=True)
-        self._writer.add_key_value_metadata({KEY: manifest.to_json().encode()})
+        self._writer.add_key_value_metadata({KEY: said.encode()})
         self._writer.close()
         self._writer = None
         try:

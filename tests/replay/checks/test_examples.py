@@ -84,9 +84,47 @@ IN_PLACE = """
 """
 
 
+A_SOCKET = """
+    0s    sock  socket
+    2us   sock  connect
+    1ms   sock  linger 1 5
+    2ms   sock  credit want=4096 got=4096 buf=262144 unsent=0
+    3ms   sock  send 4096
+    10ms  sock  vclose for=1ms
+    10ms  sock  sent 4096
+    1s    sock  peer-reset read=4096
+    2s    end
+"""
+
+
+IN_BLOCKS = """
+    0us    vmm  create-vm
+    1us    vmm  memory
+    2us    vmm  set-iommu
+    3us    vmm  slot 0 0x0+16M gmem
+    10us   vmm  private 0x0+16M
+    40us   vmm  shared 0x100000+8K
+    50us   vmm  map 0x100000+4K
+    52us   vmm  map 0x101000+4K
+    70us   vmm  punch-private 0x100000+8K
+    90us   vmm  run
+    100us  vmm  private 0x100000+8K
+    110us  vmm  unmap 0x100000+8K
+    130us  vmm  punch 0x100000+8K
+    150us  vmm  run
+    160us  vmm  shared 0x200000+4K
+    170us  vmm  map 0x200000+4K
+    180us  vmm  punch-private 0x200000+4K
+    190us  vmm  run
+"""
+
+CORRECT = {"TK111": IN_PLACE, "TK201": IN_BLOCKS}
+
+
 @pytest.mark.parametrize("code", list(CHECKS))
 def test_a_correct_host_holds(code: str, tmp_path: Path) -> None:
-    outcome = outcomes_of(IN_PLACE if code == "TK111" else QEMUS_ORDER, tmp_path, code)[code]
+    vsock = A_SOCKET if code.startswith("TK3") else QEMUS_ORDER
+    outcome = outcomes_of(CORRECT.get(code, vsock), tmp_path, code)[code]
     assert outcome.findings == ()
     assert outcome.verdict is Verdict.HELD
 

@@ -165,3 +165,53 @@ def test_a_field_means_what_it_fetches(line: str, expected: dict[str, str]) -> N
 def test_a_definition_that_shows_nothing_we_know_is_unrecognised(line: str) -> None:
     (definition,) = parse_definitions([line], "f")
     assert recognise(probe(("kvm", U64), ("a", U64)), definition, []).event is None
+
+
+def test_an_address_is_put_together_from_its_halves() -> None:
+    event = made("virtio_transport_alloc_pkt", ("src_cid", U32), ("src_port", U32),
+                 ("dst_cid", U32), ("dst_port", U32), ("len", U32), system="vsock")  # fmt: skip
+    steps = recognise(event, None, []).steps
+    assert [(s.op, s.column, s.shift) for s in steps if s.column in ("local", "peer")] == [
+        (Op.LOAD, "local", 0), (Op.OR, "local", 32), (Op.LOAD, "peer", 0), (Op.OR, "peer", 32),
+    ]  # fmt: skip
+
+
+def test_half_an_address_is_none() -> None:
+    event = probe(("vsk", U64), ("lport", U32), ("rcid", U32), ("rport", U32))
+    recipe = recognise(event, None, ["virtio_transport_release"])
+    assert recipe.event == "vsock.transport_release"
+    assert {s.column for s in recipe.steps} == {"object", "peer"}
+
+
+def test_members_of_the_kernels_socket_are_known_by_definition() -> None:
+    event = probe(("a", U32), ("b", U32), ("c", U64), ("d", U64))
+    line = (
+        "p:vf/p virtio_transport_release a=vsk->remote_addr.svm_cid b=vsk->remote_addr.svm_port"
+        " c=vsk->sk.sk_lingertime d=vsk->sk.__sk_common.skc_flags"
+    )
+    (definition,) = parse_definitions([line], "f")
+    recipe = recognise(event, definition, [])
+    assert {s.column for s in recipe.steps} == {"peer", "count", "attributes"}
+
+
+def test_a_return_of_nothing_is_an_event() -> None:
+    recipe = recognise(probe(returns=True), None, ["vsock_linger"])
+    assert (recipe.event, recipe.steps) == ("vsock.lingered", ())
+
+
+def test_so_linger_is_read_in_the_callee_by_name_and_by_definition() -> None:
+    event = probe(("fd", S32), ("level", S32), ("opt", S32), ("onoff", S32), ("linger", S32))
+    expected = {"fd": "fd", "id": "level", "cmd": "opt", "flags": "onoff", "count": "linger"}
+    assert columns(recognise(event, None, ["__sys_setsockopt"]), event) == expected
+    line = "p:vf/p __sys_setsockopt fd=%di level=%si opt=%dx onoff=+u0(%cx) linger=+u4(%cx)"
+    (definition,) = parse_definitions([line], "f")
+    assert columns(recognise(event, definition, []), event) == expected
+
+
+def test_an_eprobe_on_setsockopt_is_an_event_of_its_own() -> None:
+    event = made("e", ("fd", S32), ("level", S32), ("onoff", S32), ("linger", S32))
+    assert recognise(event, None, []).event == "setsockopt.arguments"
+    line = "e:vf/e syscalls.sys_enter_setsockopt fd=$fd onoff=+u0($optval) linger=+u4($optval)"
+    (definition,) = parse_definitions([line], "f")
+    found = columns(recognise(event, definition, []), event)
+    assert found == {"fd": "fd", "flags": "onoff", "count": "linger"}

@@ -185,7 +185,10 @@ def definitions_of(recording: Path) -> Path | None:
     return next(
         (
             p
-            for p in sorted(recording.parents[1].glob("*/dynamic_events*.txt"))
+            for p in sorted(
+                recording.parents[1].glob("*/dynamic_events*.txt"),
+                key=lambda p: (p.parent != recording.parent, p),
+            )
             if recording.stem.endswith(p.stem.partition("-")[2])
             or (recording.parent == p.parent and "qemu" in p.name)
         ),

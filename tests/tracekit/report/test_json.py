@@ -29,7 +29,8 @@ def test_every_field_is_there_and_null_where_nothing_is_known(
         "findings": 1,
         "judged": {"decided": 41207, "undecided": 704, "reasons": {"loss": 704}},
     }
-    assert document["checks"][-1]["verdict"] == "not_checked"
+    by_code = {c["code"]: c for c in document["checks"]}
+    assert by_code["TK306"]["verdict"] == "not_checked"
     (finding,) = document["findings"]
     assert finding["vm"] == {"name": None, "pid": 7, "kvm": None}
     assert finding["container"] is None
@@ -39,6 +40,8 @@ def test_every_field_is_there_and_null_where_nothing_is_known(
     assert occurrence["iova_hex"] == "0x7ff00000"
     assert occurrence["iova"] == 0x7FF00000
     assert occurrence["until_ns"] is None
+    for name in ("local", "peer", "waited_ns", "timeout_ns", "unsent_bytes"):
+        assert occurrence[name] is None
     assert occurrence["events"] == [47102, 47103, 48213, 48214]
 
 

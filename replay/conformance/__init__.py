@@ -1,0 +1,1 @@
+"""Whether the calls of a trace are those that QEMU of one generation would have made."""

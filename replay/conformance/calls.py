@@ -1,0 +1,181 @@
+"""Record batches of a trace -> the calls that conversions are made of."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from replay.conformance.kernel import layout as K
+
+__all__ = ("COLUMNS", "CallStream", "load_kernel")
+
+COLUMNS: tuple[str, ...] = (
+    "ts_ns",
+    "seq",
+    "pid",
+    "tid",
+    "event",
+    "iova",
+    "gpa",
+    "vaddr",
+    "offset",
+    "size",
+    "flags",
+    "attributes",
+    "ret",
+    "fd",
+    "cmd",
+    "argsz",
+    "id",
+)
+"""The columns of a trace that conformance reads; the engine reads all of them."""
+
+_CODES: dict[str, int] = {
+    "ioctl.entered": K.E_IOCTL,
+    "ioctl.returned": K.E_IOCTL_RET,
+    "vfio.type1_ioctl": K.E_ARGS,
+    "kvm.vm_ioctl": K.E_ARGS,
+    "iommufd.ioctl": K.E_ARGS,
+    "iommufd.iopt_map_user": K.E_IOPT,
+    "iommufd.iopt_map_file": K.E_IOPT,
+    "iommufd.iopt_unmap": K.E_IOPT,
+    "kvm.attributes": K.E_ATTR_TP,
+    "ioctl.arguments": K.E_EPROBE,
+    "vfio.type1_ioctl_returned": K.E_CALLEE_RET,
+    "kvm.vm_ioctl_returned": K.E_CALLEE_RET,
+    "iommufd.ioctl_returned": K.E_CALLEE_RET,
+    "fallocate.entered": K.E_FALLOCATE,
+    "madvise.entered": K.E_MADVISE,
+    "fallocate.returned": K.E_SYSCALL_RET,
+    "madvise.returned": K.E_SYSCALL_RET,
+    "kvm.gmem_fallocate": K.E_GMEM_FALLOCATE,
+    "kvm.entry": K.E_ENTRY,
+    "process.exit": K.E_EXIT,
+    "process.exec": K.E_EXEC,
+    "process.fork": K.E_FORK,
+    "trace.lost": K.E_LOST,
+    "close.entered": K.E_CLOSE,
+}
+_TAKEN = (
+    (K.B_TS, "ts_ns"),
+    (K.B_SEQ, "seq"),
+    (K.B_ADDR, "gpa"),
+    (K.B_SIZE, "size"),
+    (K.B_VADDR, "vaddr"),
+    (K.B_OFFSET, "offset"),
+    (K.B_FLAGS, "flags"),
+    (K.B_ATTR, "attributes"),
+    (K.B_RET, "ret"),
+    (K.B_FD, "fd"),
+    (K.B_CMD, "cmd"),
+    (K.B_ID, "id"),
+    (K.B_ARGSZ, "argsz"),
+)
+
+
+def load_kernel(name: str, *, compiled: bool) -> ModuleType:
+    """A module of the kernel, compiled by numba or as plain Python."""
+    if compiled:
+        return importlib.import_module(f"replay.conformance.kernel.{name}")
+    plain = "replay.conformance.kernel_plain"
+    if plain not in sys.modules:
+        package = ModuleType(plain)
+        package.__path__ = list(importlib.import_module("replay.conformance.kernel").__path__)
+        package.__package__ = plain
+        sys.modules[plain] = package
+    return importlib.import_module(f"{plain}.{name}")
+
+
+class CallStream:
+    """Turns batches into calls; remembers threads, and calls that are still open.
+
+    ``tids[i]`` is the thread behind number ``i``.
+    """
+
+    def __init__(self, events: Mapping[str, int], *, compiled: bool) -> None:
+        self._kernel = load_kernel("frames", compiled=compiled)
+        self._entered = int(bool(events.get("ioctl.entered")))
+        self._frames = np.zeros((0, K.F_COLS), np.int64)
+        self._numbers: dict[int, int] = {}
+        self.tids: list[int] = []
+        self.thread(0)  # whatever has no thread
+
+    def thread(self, tid: int) -> int:
+        """Number of a thread, given out when first seen."""
+        number = self._numbers.get(tid)
+        if number is None:
+            number = self._numbers[tid] = len(self.tids)
+            self.tids.append(tid)
+            if number >= len(self._frames):
+                more = np.zeros((2 * number + 16, K.F_COLS), np.int64)
+                more[: len(self._frames)] = self._frames
+                more[len(self._frames) :, K.F_PROC] = np.arange(len(self._frames), len(more))
+                self._frames = more
+        return number
+
+    def feed(self, batch: pa.RecordBatch) -> Any:
+        """The calls that end in a batch: int64 array (n, C_COLS)."""
+        events = batch.column(batch.schema.get_field_index("event"))
+        words = events.dictionary.to_pylist()
+        codes = np.array([_CODES.get(w, 0) for w in words] or [0], np.int64)
+        kinds = codes[np.asarray(events.indices)]
+        rows = np.flatnonzero(kinds)
+        if not len(rows):
+            return np.empty((0, K.C_COLS), np.int64)
+        every = len(rows) == batch.num_rows
+        taken = pa.array(rows)
+
+        def column(name: str) -> Any:
+            array = batch.column(batch.schema.get_field_index(name))
+            if array.null_count == len(array):
+                return None
+            return _integers(array if every else array.take(taken))
+
+        b = np.empty((K.B_COLS, len(rows)), np.int64)
+        b[K.B_EV] = kinds[rows]
+        for at, name in _TAKEN:
+            values = column(name)
+            b[at] = K.NULL if values is None else values
+        iova = column("iova")
+        if iova is not None:
+            np.copyto(b[K.B_ADDR], iova, where=iova != K.NULL)
+        self._threads(b, column("tid"), column("pid"))
+        out = np.empty((2 * len(rows) + 2 * len(self._frames) + 4, K.C_COLS), np.int64)
+        return out[: self._kernel.extract(b, self._entered, self._frames, out)]
+
+    def finish(self) -> Any:
+        """What is left when the trace ends."""
+        out = np.empty((2 * len(self._frames) + 4, K.C_COLS), np.int64)
+        return out[: self._kernel.flush_runs(self._frames, out)]
+
+    def _threads(self, b: Any, tids: Any, pids: Any) -> None:
+        if tids is None:
+            b[K.B_THREAD] = 0
+            return
+        known, inverse = np.unique(tids, return_inverse=True)
+        numbers = np.array([self.thread(max(int(t), 0)) for t in known], np.int64)
+        b[K.B_THREAD] = numbers[inverse]
+        for i in np.flatnonzero(b[K.B_EV] == K.E_FORK):
+            b[K.B_ID, i] = self.thread(int(b[K.B_ID, i]))
+        if pids is not None:
+            pairs = np.unique(np.stack([b[K.B_THREAD], pids], 1), axis=0)
+            for thread, pid in pairs.tolist():
+                if pid > 0:
+                    self._frames[thread, K.F_PROC] = self.thread(pid)
+
+
+def _integers(array: pa.Array) -> Any:
+    """Unsigned ones with their bits, nulls as NULL."""
+    if array.null_count:
+        array, gone = array.fill_null(0), np.asarray(array.is_null())
+        values = np.asarray(array)
+        out = values.view(np.int64) if values.dtype == np.uint64 else values.astype(np.int64)
+        return np.where(gone, K.NULL, out)
+    values = np.asarray(array)
+    return values.view(np.int64) if values.dtype == np.uint64 else values.astype(np.int64)

@@ -1,0 +1,172 @@
+"""The columns and numbers that the conformance kernel and its caller agree on."""
+
+from __future__ import annotations
+
+NULL = -(1 << 63)
+PAGE = 4096
+
+# --- events that matter here --------------------------------------------------------------------
+(
+    E_OTHER,
+    E_IOCTL,
+    E_IOCTL_RET,
+    E_ARGS,
+    E_IOPT,
+    E_ATTR_TP,
+    E_EPROBE,
+    E_CALLEE_RET,
+    E_FALLOCATE,
+    E_MADVISE,
+    E_SYSCALL_RET,
+    E_GMEM_FALLOCATE,
+    E_ENTRY,
+    E_EXIT,
+    E_EXEC,
+    E_FORK,
+    E_LOST,
+    E_CLOSE,
+) = range(18)
+
+# --- a batch of events: b[column, event] --------------------------------------------------------
+(
+    B_EV,
+    B_TS,
+    B_SEQ,
+    B_THREAD,
+    B_ADDR,
+    B_SIZE,
+    B_VADDR,
+    B_OFFSET,
+    B_FLAGS,
+    B_ATTR,
+    B_RET,
+    B_FD,
+    B_CMD,
+    B_ID,
+    B_ARGSZ,
+) = range(15)
+B_COLS = 15
+
+# --- calls, one a row; neighbouring 4 KiB maps are one row ---------------------------------------
+(
+    K_NONE,
+    K_ATTR,
+    K_MAP,
+    K_UNMAP,
+    K_PUNCH,  # of guest_memfd
+    K_DISCARD,  # of the shared side
+    K_RUN,
+    K_EXIT,
+    K_SLOT,
+    K_CONTAINER,  # a container, or an IO address space, begins
+    K_CREATE_VM,
+    K_CLOSE,
+    K_LOST,
+) = range(13)
+
+(
+    C_KIND,
+    C_THREAD,
+    C_PROC,
+    C_SPACE,
+    C_ADDR,
+    C_SIZE,
+    C_VADDR,
+    C_FLAG,  # attributes: 1 to private; a slot: its flags
+    C_RET,
+    C_TS0,
+    C_TS1,
+    C_SEQ0,
+    C_SEQ1,
+    C_COUNT,  # map calls in the row
+    C_KNOWN,  # arguments are known
+) = range(15)
+C_COLS = 15
+
+# --- a thread's open frame, and its open run of maps --------------------------------------------
+(
+    F_OPEN,
+    F_CMD,
+    F_FD,
+    F_TS,
+    F_SEQ,
+    F_RANK,
+    F_ADDR,
+    F_SIZE,
+    F_VADDR,
+    F_FLAGS,
+    F_ATTR,
+    F_ID,
+    F_CALLEE,
+    F_CALLEE_TS,
+    F_GMEM,
+    F_ARGSZ,
+    F_TP_ADDR,
+    F_TP_SIZE,
+    F_RAN,
+    F_PROC,
+    F_RUN,  # 1: the C_COLS behind hold a run of maps that may go on
+) = range(21)
+F_COLS = 21 + C_COLS
+O_IOCTL, O_FALLOCATE, O_MADVISE, O_EPROBE = 1, 2, 3, 4
+
+# --- pages of a process: 0 nothing known ---------------------------------------------------------
+PRIVATE, SHARED, UNMAPPED = 1, 2, 3  # UNMAPPED: shared in the bitmap, and mapping it failed
+CHUNK_SHIFT = 15  # pages in a chunk: 128 MiB of memory
+CHUNK = 1 << CHUNK_SHIFT
+H_KEY, H_UNIFORM, H_ROW = 0, 1, 2
+
+# --- generations ---------------------------------------------------------------------------------
+V4, MERGED, SOURCES = 0, 1, 2
+
+# --- what comes out: one row for each conversion that conforms not, or is worth a word -----------
+(
+    D_WHAT,  # DIVERGES, a hazard, or UNDECIDED
+    D_GEN,
+    D_PROC,
+    D_THREAD,
+    D_SPACE,
+    D_ADDR,
+    D_SIZE,
+    D_PRIVATE,
+    D_EXPECTED,  # kind, address, size
+    D_EXPECTED_ADDR,
+    D_EXPECTED_SIZE,
+    D_GOT,  # row of the call that differs, -1: none came
+    D_FIRST,
+    D_COUNT,
+    D_REASON,
+) = range(15)
+D_COLS = 15
+
+(
+    W_DIVERGES,
+    W_UNDECIDED,
+    W_RETRY,  # shared already in the bitmap: nothing is mapped
+    W_ATTRIBUTE_KEPT,  # the attribute stays when the state change fails
+    W_UNMAP_IGNORED,  # an unmap failed, and the conversion went on
+    W_FOREIGN_ROLLBACK,  # the rollback unmapped what another listener had mapped
+    W_LISTENERS_APART,  # a listener before the one that refused keeps its mappings
+    W_SHIFTED,  # behind a hole the range is shifted
+    W_PAST_END,  # past the end of its memory, the attribute changed all the same
+    W_SLOT_AGAIN,  # a slot is made again over shared pages
+    W_ROLLED_BACK,  # v4: undone in forward order
+    W_ENDS_QEMU,  # a failure that QEMU does not survive
+    W_ABSENT_UNMAP,  # iommufd: ENOENT is taken for success over mapped pages
+) = range(13)
+
+(
+    Y_LOSS,
+    Y_END,
+    Y_LATE,
+    Y_ARGUMENTS,
+    Y_CONCURRENT,
+    Y_CONTAINERS,
+    Y_REQUEST,
+    Y_MEMORY,
+) = range(8)
+
+# --- counters ------------------------------------------------------------------------------------
+N_CONFORM, N_DIVERGE, N_TELLING, N_SLOTS, N_OWED = range(5)
+N_REASON = 5
+N_COLS = N_REASON + 8

@@ -1,0 +1,305 @@
+"""Calls against one generation of QEMU: the kernel's driver, and what it tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from replay.conformance.calls import load_kernel
+from replay.conformance.kernel import layout as K
+
+__all__ = ("GENERATIONS", "Call", "Deviation", "Matcher", "Tally")
+
+GENERATIONS = {"v4": K.V4, "merged": K.MERGED, "11.1": K.SOURCES}
+"""Names of ``--generation``, and the kernel's numbers."""
+
+REASONS = {
+    K.Y_LOSS: "loss",
+    K.Y_END: "trace_end",
+    K.Y_LATE: "late_start",
+    K.Y_ARGUMENTS: "unknown_arguments",
+    K.Y_CONCURRENT: "concurrent",
+    K.Y_CONTAINERS: "unknown_container",
+    K.Y_REQUEST: "unknown_request",
+    K.Y_MEMORY: "too_large",
+}
+TOLD_AT_MOST = 4096
+"""Deviations told of one batch of calls; all are counted."""
+KEPT_DEVIATIONS = 1000
+"""Deviations of a trace that are told; all are counted in the tally."""
+SHOWN_CALLS = 48
+"""Calls remembered of one deviation."""
+MOST_ROWS = 32_768
+"""Chunks of 128 MiB with more than one state: 4 TiB of memory, 1 GiB of tables."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a conversion; neighbouring 4 KiB maps are one, ``count`` says how many."""
+
+    kind: str
+    """attribute, map, unmap, punch (guest_memfd), discard (the shared side)."""
+    address: int | None
+    size: int
+    private: bool | None = None
+    ret: int = 0
+    count: int = 1
+    space: int | None = None
+    ts_ns: int = 0
+    seq: int = -1
+    last_ns: int = 0
+    last_seq: int = -1
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A conversion that is not what the generation does, or a known hazard of it that struck.
+
+    ``what`` as in kernel/layout.py.  ``got``: which of ``calls`` differs first; None: it ended.
+    """
+
+    what: int
+    process: int
+    thread: int
+    space: int
+    gpa: int
+    size: int
+    private: bool
+    expected: Call
+    got: int | None
+    calls: tuple[Call, ...]
+    spaces: tuple[int, ...] = ()
+    """The containers that hear of conversions, oldest first."""
+    before: tuple[tuple[int, int, int], ...] = ()
+    """(from, to, state) of the memory before it, as far as it was remembered."""
+
+
+@dataclass
+class Tally:
+    """How many conversions of a trace one generation explains."""
+
+    conforming: int = 0
+    diverging: int = 0
+    telling: int = 0
+    """Conforming ones with a map, unmap or discard: those say something."""
+    slots: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def compared(self) -> int:
+        return self.conforming + self.diverging
+
+    @property
+    def share(self) -> float:
+        return self.conforming / self.compared if self.compared else 0.0
+
+
+_KINDS = {
+    K.K_NONE: "nothing",
+    K.K_ATTR: "attribute",
+    K.K_MAP: "map",
+    K.K_UNMAP: "unmap",
+    K.K_PUNCH: "punch",
+    K.K_DISCARD: "discard",
+}
+
+
+class Matcher:
+    """Feed it calls in order, then :meth:`finish`; ``deviations`` and ``tally`` are the answer.
+
+    ``punches``, ``discards``: whether discards of the private and the shared side were recorded.
+    """
+
+    def __init__(self, generation: str, *, punches: bool, discards: bool, compiled: bool) -> None:
+        kernel = load_kernel("follow", compiled=compiled)
+        self.generation = generation
+        self.deviations: list[Deviation] = []
+        self.left: list[Any] = []
+        self._kernel = kernel
+        self._number = GENERATIONS[generation]
+        self._discards = np.array([punches, discards], np.int64)
+        self._processes = np.zeros((0, kernel.P_COLS), np.int64)
+        self._threads = np.zeros((0, kernel.T_COLS), np.int64)
+        self._table = _table(1 << 6)
+        self._data = np.zeros((4, K.CHUNK), np.uint8)
+        self._counts = np.zeros(2, np.int64)
+        self._totals = np.zeros(K.N_COLS, np.int64)
+        self._walk = np.zeros(kernel.S_SIZE, np.int64)
+        self._pending = np.zeros((0, K.C_COLS), np.int64)
+        self._used = np.zeros(0, np.int8)
+        self._follower = np.zeros(0, np.int64)
+
+    def feed(self, calls: Any, *, last: bool = False) -> None:
+        """Take more calls; ``last``: no more will come."""
+        if not len(calls) and not last:
+            return
+        first = len(self._pending)
+        every = np.concatenate([self._pending, calls]) if first else calls
+        n = len(every)
+        used = np.zeros(n, np.int8)
+        used[:first] = self._used
+        follower = np.full(n, -1, np.int64)
+        follower[:first] = self._follower
+        self._grow(calls)
+        out = np.zeros((TOLD_AT_MOST, K.D_COLS), np.int64)
+        rows = np.zeros(SHOWN_CALLS * TOLD_AT_MOST, np.int64)
+        snap = np.zeros((16 * TOLD_AT_MOST, 4), np.int64)
+        told = np.zeros(3, np.int64)
+        group = np.zeros(n + 1, np.int64)
+        self._kernel.match(
+            every, first, self._number, self._discards, self._processes, self._threads, follower,
+            self._table, self._data, self._counts, self._totals, group, self._walk, out, told,
+            rows, snap, used, int(last),
+        )  # fmt: skip
+        base = len(self.deviations)
+        for row in out[: min(int(told[0]), KEPT_DEVIATIONS - len(self.deviations))]:
+            self.deviations.append(self._deviation(row, every, rows))
+        before: dict[int, list[tuple[int, int, int]]] = {}
+        for number, lo, hi, value in snap[: told[2]].tolist():
+            before.setdefault(base + number, []).append((lo << 12, hi << 12, value))
+        for number, runs in before.items():
+            if number < len(self.deviations):
+                self.deviations[number] = replace(self.deviations[number], before=tuple(runs))
+        self._keep(every, used, follower)
+
+    def finish(self) -> None:
+        """The trace ends."""
+        self.feed(np.zeros((0, K.C_COLS), np.int64), last=True)
+
+    @property
+    def tally(self) -> Tally:
+        """The counts so far."""
+        t = self._totals
+        reasons = {word: int(t[K.N_REASON + y]) for y, word in REASONS.items()}
+        return Tally(
+            conforming=int(t[K.N_CONFORM]),
+            diverging=int(t[K.N_DIVERGE]),
+            telling=int(t[K.N_TELLING]),
+            slots=int(t[K.N_SLOTS]),
+            reasons={word: count for word, count in reasons.items() if count},
+        )
+
+    def _grow(self, calls: Any) -> None:
+        """Room for the threads, processes and chunks of memory that these calls touch."""
+        kernel = self._kernel
+        most = int(calls[:, [K.C_THREAD, K.C_PROC]].max(initial=0)) + 1
+        if most > len(self._threads):
+            threads = np.zeros((2 * most, kernel.T_COLS), np.int64)
+            threads[:, [kernel.T_HEAD, kernel.T_TAIL, kernel.T_ATTR]] = -1
+            threads[: len(self._threads)] = self._threads
+            processes = np.zeros((2 * most, kernel.P_COLS), np.int64)
+            processes[: len(self._processes)] = self._processes
+            self._threads, self._processes = threads, processes
+        changes = calls[(calls[:, K.C_KIND] == K.K_ATTR) & (calls[:, K.C_SIZE] > 0)]
+        if not len(changes):
+            return
+        shift = K.CHUNK_SHIFT + 12
+        first = changes[:, K.C_ADDR] >> shift
+        last = (changes[:, K.C_ADDR] + changes[:, K.C_SIZE] - 1) >> shift
+        edges: Any = np.unique(np.concatenate([first, last]))
+        owners = len(np.unique(changes[:, K.C_PROC]))
+        rows: int = int(self._counts[1]) + len(edges) * owners
+        if rows > len(self._data) and len(self._data) < MOST_ROWS:
+            data = np.zeros((min(max(rows, 2 * len(self._data)), MOST_ROWS), K.CHUNK), np.uint8)
+            data[: len(self._data)] = self._data
+            self._data = data
+        between = np.clip(last - first - 1, 0, 1 << 16)
+        spans = {(int(first[i]), int(last[i])): int(between[i]) for i in _few(between)}
+        inner = sum(spans.values())
+        need: int = (int(self._counts[0]) + len(edges) * owners + min(inner, 1 << 20)) * 2
+        if need > len(self._table):
+            old, self._table = self._table, _table(1 << (need - 1).bit_length())
+            kernel = load_kernel("pages", compiled=False)
+            for row in old[old[:, K.H_KEY] != -1]:
+                self._table[kernel._slot(self._table, int(row[K.H_KEY]))] = row
+
+    def _keep(self, calls: Any, used: Any, follower: Any) -> None:
+        """What is pending stays, renumbered; of the rest the unexplained DMA calls are left."""
+        kernel, threads = self._kernel, self._threads
+        pending: list[int] = []
+        for thread in np.flatnonzero(threads[:, kernel.T_HEAD] >= 0).tolist():
+            row = int(threads[thread, kernel.T_HEAD])
+            while row >= 0:
+                pending.append(row)
+                row = int(follower[row])
+        keep = np.array(sorted(pending), np.int64)
+        place = {int(row): i for i, row in enumerate(keep)}
+        gone = np.ones(len(calls), bool)
+        gone[keep] = False
+        free = calls[gone & (used == 0)]
+        free = free[np.isin(free[:, K.C_KIND], _LEFT)]
+        if len(free):
+            self.left.append(free)
+        self._pending, self._used = calls[keep], used[keep]
+        self._follower = np.array([place.get(int(f), -1) for f in follower[keep]], np.int64)
+        for column in (kernel.T_HEAD, kernel.T_TAIL, kernel.T_ATTR):
+            old = threads[:, column]
+            threads[:, column] = [place.get(int(row), -1) for row in old]
+
+    def _spaces(self, process: int) -> tuple[int, ...]:
+        row = self._processes[process]
+        first = self._kernel.P_CONTAINERS
+        return tuple(row[first : first + row[self._kernel.P_NC]].tolist())
+
+    def _deviation(self, row: Any, calls: Any, rows: Any) -> Deviation:
+        count = int(row[K.D_COUNT])
+        listed = rows[int(row[K.D_FIRST]) : int(row[K.D_FIRST]) + count].tolist()
+        got = int(row[K.D_GOT])
+        place = listed.index(got) if got in listed else None
+        begin = max(0, (place or 0) - SHOWN_CALLS // 2)
+        shown = listed[begin : begin + SHOWN_CALLS]
+        return Deviation(
+            what=int(row[K.D_WHAT]),
+            process=int(row[K.D_PROC]),
+            thread=int(row[K.D_THREAD]),
+            space=int(row[K.D_SPACE]),
+            gpa=int(row[K.D_ADDR]) & (1 << 64) - 1,
+            size=int(row[K.D_SIZE]) & (1 << 64) - 1,
+            private=bool(row[K.D_PRIVATE]),
+            expected=Call(
+                _KINDS[int(row[K.D_EXPECTED])],
+                int(row[K.D_EXPECTED_ADDR]),
+                int(row[K.D_EXPECTED_SIZE]),
+                private=bool(row[K.D_PRIVATE]),
+                space=int(row[K.D_SPACE]),
+            ),
+            got=None if place is None else place - begin,
+            calls=tuple(call_of(calls[i]) for i in shown),
+            spaces=self._spaces(int(row[K.D_PROC])),
+        )
+
+
+_LEFT = (K.K_MAP, K.K_UNMAP, K.K_DISCARD, K.K_CONTAINER, K.K_CLOSE, K.K_SLOT, K.K_LOST, K.K_EXIT)
+
+
+def call_of(row: Any) -> Call:
+    """A row of the kernel's table, for people."""
+    kind = int(row[K.C_KIND])
+    address = int(row[K.C_ADDR])
+    return Call(
+        _KINDS.get(kind, "other"),
+        None if address == K.NULL else address & (1 << 64) - 1,
+        int(row[K.C_SIZE]) & (1 << 64) - 1,
+        private=bool(row[K.C_FLAG]) if kind == K.K_ATTR else None,
+        ret=int(row[K.C_RET]),
+        count=int(row[K.C_COUNT]),
+        space=int(row[K.C_SPACE]),
+        ts_ns=int(row[K.C_TS0]),
+        seq=int(row[K.C_SEQ0]),
+        last_ns=int(row[K.C_TS1]),
+        last_seq=int(row[K.C_SEQ1]),
+    )
+
+
+def _few(between: Any) -> list[int]:
+    """Which requests span whole chunks."""
+    found: list[int] = np.flatnonzero(between).tolist()
+    return found
+
+
+def _table(size: int) -> Any:
+    table = np.zeros((size, 3), np.int64)
+    table[:, K.H_KEY] = -1
+    return table

@@ -1,0 +1,1 @@
+"""The socket engine: what became of every vsock socket that closed."""

@@ -1,0 +1,329 @@
+"""One record of the socket engine, in words: a close, a shutdown, or a packet out of place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from replay.linger.kernel import layout as L
+
+__all__ = ("Closing", "Kind", "Timing", "closings_of", "hz_of")
+
+MS = 1_000_000
+SOCK_LINGER = 1 << 4
+_ENDLESS = 1 << 31
+_REASONS = {
+    L.Y_LATE: "late_start",
+    L.Y_LOSS: "loss",
+    L.Y_ONE_SIDED: "one_sided",
+    L.Y_CONTRADICTION: "unsure_socket",
+    L.Y_SAME_ADDRESS: "same_addresses",
+    L.Y_ARGUMENTS: "unknown_linger",
+}
+
+
+class Kind(Enum):
+    """What a record is about; BARE is a release without a transport's."""
+
+    CLOSE = L.CLOSE
+    SHUTDOWN = L.SHUTDOWN
+    BARE = L.BARE
+    DATA_AFTER = L.DATA_AFTER
+    RST_FOR_RST = L.RST_FOR_RST
+    CREDIT = L.CREDIT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How late a thing may be: the slack, and the kernel's own timers.
+
+    ``own_slack_ns``: what the user wants instead of max(50 ms, 2 jiffies, 5 % of the timeout).
+    """
+
+    hz: int | None = None
+    own_slack_ns: int | None = None
+
+    @property
+    def jiffy(self) -> int:
+        """One tick, of the slowest kernel where it is not known."""
+        return 1_000_000_000 // (self.hz or 100)
+
+    def slack(self, timeout_ns: int | None) -> int:
+        """How long after its time a thing may still come."""
+        if self.own_slack_ns is not None:
+            return self.own_slack_ns
+        return max(50 * MS, 2 * self.jiffy, (timeout_ns or 0) // 20)
+
+    def grain(self, timeout_ns: int) -> int:
+        """How late the timer wheel may fire: it is coarser by 8 with each level."""
+        if self.hz is None:
+            return timeout_ns // 8 + self.jiffy
+        ticks, grain = timeout_ns * self.hz // 1_000_000_000, 1
+        while ticks >= 63 * grain and grain < 1 << 24:
+            grain *= 8
+        return grain * self.jiffy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closing:
+    """One close, shutdown or packet.  Times in ns; ``None``: not known, or it never came.
+
+    ``begun`` and ``ended`` bracket the wait; ``ended`` of one that still waits is the trace's end.
+    ``doubt``: why nothing of it can be judged.
+    """
+
+    kind: Kind
+    local: tuple[int, int] | None
+    peer: tuple[int, int] | None
+    tid: int
+    pid: int | None
+    begun: int
+    ended: int
+    bracket_end: int
+    is_open: bool
+    doubt: str | None
+    may_linger: bool | None
+    why_not: str
+    why_unknown: str
+    timeout_ns: int | None
+    endless: bool
+    transport: str
+    established: bool | None
+    peer_full: bool | None
+    local_full: bool | None
+    unsent_before: int | None
+    unsent_after: int | None
+    unsent_why: str | None
+    unsent_at_end: int | None
+    sent_ns: int | None
+    done_ns: int | None
+    maybe_done_ns: int | None
+    signal: int
+    reset: bool
+    shutdowns: int
+    resets: int
+    shutdown_flags: int
+    reset_in: int | None
+    reset_out: int | None
+    thrown_away: int
+    bytes: int
+    lost_after: bool
+    end_ns: int
+    detail: int
+    moments: Mapping[str, tuple[int, int]]
+    """What happened to it: by name, time and event number."""
+
+    @property
+    def waited_ns(self) -> int:
+        """Length of the bracket."""
+        return self.ended - self.begun
+
+    @property
+    def died_ns(self) -> int | None:
+        """When the connection was over."""
+        known = [t for t in (self.done_ns, self.reset_in, self.reset_out) if t is not None]
+        return min(known, default=None)
+
+    @property
+    def died_before_end(self) -> bool:
+        """The connection was over, or may have been, before the wait was."""
+        return self.maybe_done_ns is not None and self.maybe_done_ns <= self.ended
+
+    def sent_soon(self, slack: int) -> bool:
+        """Everything was seen sent at most ``slack`` after the wait, or the trace ended first."""
+        until = self.end_ns if self.sent_ns is None else self.sent_ns
+        return until - self.ended <= slack
+
+
+def hz_of(records: Any, told: int | None) -> int | None:
+    """Ticks a second: as the manifest says, or from a socket whose time is known both ways."""
+    if told:
+        return told
+    both = records[
+        (records[:, L.R_ON_WHY] == L.KNOWN)
+        & (records[:, L.R_SECS] > 0)
+        & (records[:, L.R_ON] == 1)
+        & (records[:, L.R_LTIME] > 0)
+        & (records[:, L.R_LOST] == 0)
+    ]
+    ratios = np.unique(both[:, L.R_LTIME] // np.maximum(both[:, L.R_SECS], 1))
+    return int(ratios[0]) if len(ratios) == 1 and int(ratios[0]) in (100, 250, 300, 1000) else None
+
+
+def closings_of(
+    records: Any, *, hz: int | None, last_ns: int, pids: Mapping[int, int]
+) -> list[Closing]:
+    """The engine's records, by time."""
+    order = np.argsort(records[:, L.R_T0], kind="stable")
+    return [_closing(_Row(records[i]), hz, last_ns, pids) for i in order.tolist()]
+
+
+class _Row:
+    """A record's fields by name; ``None`` for what nobody told."""
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    def __getitem__(self, column: int) -> int | None:
+        value = int(self._values[column])
+        return None if value == L.NULL else value
+
+    def count(self, column: int) -> int:
+        return int(self._values[column]) if int(self._values[column]) != L.NULL else 0
+
+
+def _closing(row: _Row, hz: int | None, last_ns: int, pids: Mapping[int, int]) -> Closing:
+    kind = Kind(row.count(L.R_KIND))
+    lingered = row[L.R_L0] is not None and row[L.R_L1] is not None
+    is_open = row[L.R_T1] is None
+    begun = row.count(L.R_L0 if lingered or (is_open and row[L.R_L0] is not None) else L.R_T0)
+    ended = row.count(L.R_L1) if lingered else row[L.R_T1]
+    bracket_end = row[L.R_T1]
+    tid = row.count(L.R_TID)
+    may, why_not, why_unknown = _may_linger(row, kind)
+    timeout, endless = _timeout(row, hz)
+    established, peer_full = _established(row), _peer_full(row)
+    doubt = (
+        "loss" if row.count(L.R_LOST) else "same_addresses" if row.count(L.R_AMBIGUOUS) else None
+    )
+    why = row.count(L.R_U_WHY)
+    mask = row[L.R_SHUT] if row[L.R_SHUT] is not None else row[L.R_LSHUT]
+    return Closing(
+        kind=kind,
+        local=_address(row, L.R_LCID, L.R_LPORT),
+        peer=_address(row, L.R_RCID, L.R_RPORT),
+        tid=tid,
+        pid=pids.get(tid),
+        begun=begun,
+        ended=last_ns if ended is None else ended,
+        bracket_end=last_ns if bracket_end is None else bracket_end,
+        is_open=is_open,
+        doubt=doubt,
+        may_linger=may,
+        why_not=why_not,
+        why_unknown=why_unknown,
+        timeout_ns=timeout,
+        endless=endless,
+        transport=("virtio", "hyperv", "vmci")[row.count(L.R_TRANSPORT)],
+        established=established,
+        peer_full=peer_full,
+        local_full=None if mask is None else mask & 3 == 3,
+        unsent_before=row[L.R_U0],
+        unsent_after=row[L.R_U1],
+        unsent_why=_REASONS.get(why) if why != L.KNOWN else None,
+        unsent_at_end=row[L.R_UEND],
+        sent_ns=row[L.R_SENT],
+        done_ns=row[L.R_DONE],
+        maybe_done_ns=row[L.R_MAYBE],
+        signal=row.count(L.R_SIGNAL),
+        reset=bool(row.count(L.R_RESET)),
+        shutdowns=row.count(L.R_NSHUT),
+        resets=row.count(L.R_NRST),
+        shutdown_flags=row.count(L.R_SHUTFLAGS),
+        reset_in=row[L.R_RST_IN],
+        reset_out=row[L.R_RST_OUT],
+        thrown_away=row.count(L.R_DROPPED),
+        bytes=row.count(L.R_BYTES),
+        lost_after=bool(row.count(L.R_LOST_AFTER)),
+        end_ns=last_ns if row[L.R_END] is None else row.count(L.R_END),
+        detail=row.count(L.R_DETAIL),
+        moments=_moments(row),
+    )
+
+
+def _address(row: _Row, cid: int, port: int) -> tuple[int, int] | None:
+    return None if row[port] is None else (row.count(cid), row.count(port))
+
+
+def _timeout(row: _Row, hz: int | None) -> tuple[int | None, bool]:
+    """The wait's limit, and whether it has none."""
+    seconds = row[L.R_SECS] if row[L.R_ON_WHY] == L.KNOWN else None
+    if seconds is not None:
+        return (None, True) if seconds >= _ENDLESS else (seconds * 1_000_000_000, False)
+    ticks = row[L.R_LTIME]
+    if ticks is not None and hz:
+        return (None, True) if ticks >= _ENDLESS * hz else (ticks * 1_000_000_000 // hz, False)
+    return None, False
+
+
+def _established(row: _Row) -> bool | None:
+    if row[L.R_STATE] is not None:
+        return row[L.R_STATE] in (1, 11)
+    if row.count(L.R_NSHUT):
+        return True
+    known = row[L.R_EST]
+    return None if known is None else known == 1
+
+
+def _peer_full(row: _Row) -> bool | None:
+    """Whether the peer had shut both directions; the probe's word before the packets'."""
+    if row[L.R_PSHUT] is not None:
+        return row.count(L.R_PSHUT) & 3 == 3
+    if row.count(L.R_NSHUT):
+        return False
+    seen = row[L.R_PSHUT_SEEN]
+    return None if seen is None else seen & 3 == 3
+
+
+def _may_linger(row: _Row, kind: Kind) -> tuple[bool | None, str, str]:
+    """Whether it may wait; else why not; or why nobody knows."""
+    if kind is Kind.SHUTDOWN:
+        conditions: list[tuple[bool | None, str]] = []
+    else:
+        conditions = [
+            (not row.count(L.R_EXITING), "its process exits"),
+            (row.count(L.R_TRANSPORT) == L.VIRTIO, "its transport never lingers"),
+            (kind is not Kind.BARE, "it is not connected"),
+            (row[L.R_TYPE] != 12, "datagrams never linger"),
+            (_established(row), "it is not connected"),
+            (_not(_peer_full(row)), "its peer has shut down both directions"),
+        ]
+    on, time = _option(row)
+    conditions += [(on, "SO_LINGER is off"), (time, "its linger time is 0")]
+    for holds, why in conditions:
+        if holds is False:
+            return False, why, ""
+    if on is None or time is None:
+        return None, "", _REASONS.get(row.count(L.R_ON_WHY), "unknown_linger")
+    if any(holds is None for holds, _ in conditions):
+        return None, "", "late_start"
+    return True, "", ""
+
+
+def _option(row: _Row) -> tuple[bool | None, bool | None]:
+    """SO_LINGER is on, and its time is not 0: the call's value, else the kernel's own fields."""
+    if row[L.R_ON_WHY] == L.KNOWN:
+        return row[L.R_ON] == 1, bool(row.count(L.R_SECS)) or row[L.R_ON] != 1
+    ticks, flags = row[L.R_LTIME], row[L.R_SKFLAGS]
+    on = None if flags is None else bool(flags & SOCK_LINGER)
+    return on, None if ticks is None else ticks > 0
+
+
+def _not(value: bool | None) -> bool | None:
+    return None if value is None else not value
+
+
+def _moments(row: _Row) -> dict[str, tuple[int, int]]:
+    """What is known of its life, by name."""
+    found = {}
+    for name, ts, seq in (
+        ("begin", L.R_START, L.R_START_SEQ),
+        ("option", L.R_OPT_TS, L.R_OPT_SEQ),
+        ("data", L.R_RW_TS, L.R_RW_SEQ),
+        ("enter", L.R_T0, L.R_SEQ0),
+        ("shutdown", L.R_SHUT_TS, L.R_SHUT_SEQ),
+        ("linger", L.R_L0, L.R_L0_SEQ),
+        ("sent", L.R_SENT, L.R_SENT_SEQ),
+        ("done", L.R_DONE, L.R_DONE_SEQ),
+        ("lingered", L.R_L1, L.R_L1_SEQ),
+        ("leave", L.R_T1, L.R_SEQ1),
+        ("reset_in", L.R_RST_IN, L.R_RST_IN_SEQ),
+        ("reset_out", L.R_RST_OUT, L.R_RST_OUT_SEQ),
+    ):
+        if row[ts] is not None and row[seq] is not None:
+            found[name] = (row.count(ts), row.count(seq))
+    return found

@@ -1,0 +1,1 @@
+"""The socket engine's kernel: plain functions over integer arrays, compiled or not."""

@@ -1,0 +1,127 @@
+"""The socket engine: compiled and plain agree, memory stays bounded, other events cost little."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from trace_language import trace_of
+
+from replay.linger import engine as module
+from replay.linger.engine import close_records
+from replay.linger.kernel import layout as L
+from replay.linger.stream import COLUMNS, concerns
+from tracekit.importers import import_files
+from tracekit.store import open_trace
+from tracekit.store.schema import batch_schema
+
+DATA = Path(__file__).parents[2] / "data" / "traces" / "vsock"
+
+ONE = """
+    0s     sock  socket
+    1ms    sock  connect
+    2ms    sock  linger 1 5
+    3ms    sock  send 4096
+    4ms    sock  sent 4096
+    5ms    sock  vclose for=1ms
+    6.5ms  sock  peer-reset read=4096
+"""
+
+
+def batch_of(rows: list[dict[str, object]]) -> pa.RecordBatch:
+    schema = pa.schema(
+        [batch_schema().field(c) if c != "seq" else pa.field("seq", pa.int64()) for c in COLUMNS]
+    )
+    arrays = [pa.array([r.get(f.name) for r in rows], f.type) for f in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def repeated(
+    times: int, *, ports: int = 1 << 30, step_ns: int = 7_000_000
+) -> Iterator[pa.RecordBatch]:
+    """One socket's life, again and again, each time from another port."""
+    base = batch_of(trace_of(ONE))
+    columns = {name: base.column(i) for i, name in enumerate(base.schema.names)}
+    n = base.num_rows
+    own = {c: np.asarray(columns[c].fill_null(0)).astype(np.uint64) for c in ("local", "peer")}
+    for at in range(times):
+        changed = dict(columns)
+        changed["ts_ns"] = pa.array(np.asarray(columns["ts_ns"]) + at * step_ns)
+        changed["seq"] = pa.array(np.arange(at * n, (at + 1) * n))
+        for name, values in own.items():
+            mine = (values & np.uint64(0xFFFFFFFF)) == 1001
+            shifted = np.where(mine, values + np.uint64(at % ports), values)
+            mask = ~np.asarray(columns[name].is_valid())
+            changed[name] = pa.array(shifted, mask=mask)
+        yield pa.RecordBatch.from_arrays(
+            [changed[c] for c in base.schema.names], schema=base.schema
+        )
+
+
+def events_of(rows: list[dict[str, object]]) -> Counter[str]:
+    return Counter(str(r["event"]) for r in rows)
+
+
+@pytest.mark.nightly  # compiling takes 20 s where it was not done before
+def test_compiled_and_plain_agree(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    import_files([next(DATA.glob("*7.3*.dat"))], path)
+    trace = open_trace(path)
+    plain, compiled = (
+        close_records(trace.batches(COLUMNS), events=trace.manifest.events, compiled=c).records
+        for c in (False, True)
+    )
+    assert len(plain) > 30
+    assert np.array_equal(plain, compiled)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_the_size_of_batches_changes_nothing(rows: int, tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    import_files([next(DATA.glob("*6.12*.dat"))], path)
+    trace = open_trace(path)
+    events = trace.manifest.events
+    whole = close_records(trace.batches(COLUMNS), events=events).records
+    pieces = close_records(trace.batches(COLUMNS, rows=rows), events=events).records
+    # The CID that is shown of a side is the first that a batch told.
+    keep = np.delete(np.arange(L.R_COLS), [L.R_LCID, L.R_SK])
+    order, other = np.argsort(whole[:, L.R_SEQ0]), np.argsort(pieces[:, L.R_SEQ0])
+    assert np.array_equal(whole[order][:, keep], pieces[other][:, keep])
+
+
+def test_connections_that_are_long_over_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay.linger.engine._KEPT_SIDES", 50)
+    made = module._Engine(events_of(trace_of(ONE)), set(events_of(trace_of(ONE))), compiled=False)
+    for record_batch in repeated(400, step_ns=2_000_000_000):
+        made.feed(record_batch)
+        assert len(made.stream.sides.of) < 200
+    told = made.finish()
+    closes = told.records[told.records[:, L.R_KIND] == L.CLOSE]
+    assert len(closes) == 400
+    assert set(closes[:, L.R_U1].tolist()) == {0}
+    assert set(closes[:, L.R_LPORT].tolist()) == set(range(1001, 1401))
+    assert (closes[:, L.R_RST_IN] != L.NULL).all()
+
+
+def test_a_trace_without_vsock_is_not_even_read() -> None:
+    assert not concerns({"iommu.map": 5, "close.entered": 7, "vsock.release": 0})
+    assert concerns({"iommu.map": 5, "vsock.release": 1})
+
+
+@pytest.mark.nightly
+def test_five_million_events_a_second_where_few_are_of_vsock() -> None:
+    rows = 1 << 16
+    filler = batch_of(
+        [{"ts_ns": i, "seq": i, "event": "iommu.map", "tid": 7, "size": 4096} for i in range(rows)]
+    )
+    batches = [filler] * 200
+    begun = time.perf_counter()
+    close_records(iter(batches), events={"vsock.release": 1, "iommu.map": rows * 200})
+    rate = rows * 200 / (time.perf_counter() - begun)
+    print(f"{rate / 1e6:.1f} M events/s")
+    assert rate > 5e6

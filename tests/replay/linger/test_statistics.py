@@ -1,0 +1,58 @@
+"""Statistics of closes: how many, how long, what was lost; as a table and in ``tracekit info``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from replay.linger.statistics import WAITED_BELOW_MS, linger_statistics
+from tracekit.cli import main
+from tracekit.importers import import_files
+from tracekit.store import open_trace
+
+DATA = Path(__file__).parents[2] / "data" / "traces" / "vsock"
+
+
+@pytest.fixture(scope="module")
+def legacy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("linger") / "t.parquet"
+    import_files([next(DATA.glob("*6.12*.dat"))], path)
+    return path
+
+
+def test_each_process_and_port_is_a_row(legacy: Path) -> None:
+    table = linger_statistics(open_trace(legacy))
+    assert table["closes"].sum() == 22
+    assert table["lingering"].sum() == 8
+    assert table["port"].unique().sort().to_list() == list(range(7000, 7011))
+    assert table["bytes"].sum() == 10 * 65536 + 200000
+    assert table["dropped"].sum() == 65536
+    waited = [sum(column) for column in zip(*table["waited"].to_list(), strict=True)]
+    assert len(waited) == len(WAITED_BELOW_MS) + 1
+    assert waited[-1] == 1  # the close of linger12_slow10 took 10.014 s
+    assert sum(waited) == 22
+
+
+def test_info_tells_them(legacy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(legacy)]) == 0
+    text = capsys.readouterr().out
+    assert "vsock sockets that closed, by process and port" in text
+    assert "64 KiB dropped" in text
+    assert main(["info", "--json", str(legacy)]) == 0
+    assert len(json.loads(capsys.readouterr().out)["sockets"]) == 22
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        (["--linger-model", "merged"], 1),
+        (["--linger-model", "legacy"], 0),
+        (["--linger-model", "merged", "--slack", "1min"], 0),
+        (["--linger-model", "newest"], 2),
+        (["--slack", "5"], 2),
+    ],
+)
+def test_replay_takes_a_model_and_a_slack(legacy: Path, options: list[str], status: int) -> None:
+    assert main(["replay", str(legacy), "--only", "TK302", *options]) == status
