@@ -46,6 +46,7 @@ bench: $(READY)  ## measure import and replay
 	$(VENV)/bin/python benchmarks/import.py
 	$(VENV)/bin/python benchmarks/replay.py
 	$(RUN) benchmarks.models
+	$(RUN) benchmarks.conformance
 
 docs: $(READY)  ## write the generated pages anew
 	$(VENV)/bin/python docs/generate.py

@@ -11,9 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from replay.checks.violations import Violation
+from tracekit.errors import TraceFormatError
 from tracekit.findings import EvidenceRow
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from tracekit.store import Trace
 
 __all__ = ("Circumstances",)
@@ -34,7 +37,7 @@ class Circumstances:
         self._faults: list[dict[str, Any]] = []
         if events.get("iommu.fault"):
             frame = trace.events("iommu.fault").select("seq", "ts_ns", "iova", "name", "flags")
-            self._faults = frame.collect().to_dicts()
+            self._faults = _rows(frame, trace)
         self._slots: list[dict[str, Any]] = []
         self._maps: list[dict[str, Any]] = []
         if events.get("kvm.vm_ioctl") and events.get("vfio.type1_ioctl"):
@@ -46,12 +49,12 @@ class Circumstances:
         calls = trace.events("kvm.vm_ioctl").filter(
             pl.col("cmd").is_in(SLOT_COMMANDS) & (pl.col("flags") & READ_ONLY > 0)
         )
-        self._slots = calls.select("seq", "id", "gpa", "size").drop_nulls().collect().to_dicts()
+        self._slots = _rows(calls.select("seq", "id", "gpa", "size").drop_nulls(), trace)
         if self._slots:
             maps = trace.events("vfio.type1_ioctl").filter(
                 (pl.col("cmd") == MAP_COMMAND) & (pl.col("flags") & WRITE > 0)
             )
-            self._maps = maps.select("seq", "iova", "size").drop_nulls().collect().to_dicts()
+            self._maps = _rows(maps.select("seq", "iova", "size").drop_nulls(), trace)
 
     def added(self, v: Violation) -> Violation:
         """The violation with what else is known of its pages."""
@@ -94,6 +97,20 @@ class Circumstances:
                         f" write to it (event #{call['seq']})"
                     ]
         return []
+
+
+def _rows(frame: pl.LazyFrame, trace: Trace) -> list[dict[str, Any]]:
+    """The frame's rows.
+
+    :raises TraceFormatError: pages that Arrow reads and polars does not
+    """
+    import polars as pl
+
+    try:
+        return frame.collect().to_dicts()
+    except pl.exceptions.PolarsError as why:
+        said = str(why).splitlines()[0][:200]
+        raise TraceFormatError(f"{trace.path}: a page cannot be read: {said}") from None
 
 
 def _in_order(rows: Sequence[EvidenceRow]) -> list[EvidenceRow]:
