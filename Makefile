@@ -50,6 +50,7 @@ bench: $(READY)  ## measure import and replay
 
 docs: $(READY)  ## write the generated pages anew
 	$(VENV)/bin/python docs/generate.py
+	$(VENV)/bin/python docs/models/generate.py
 
 wheel: $(READY)  ## build the wheel into dist/
 	$(RUN) build --wheel
