@@ -424,12 +424,19 @@ def _function(name: str, place: _Place) -> tuple[str | None, int]:
     return None, 0
 
 
+_INTS = (
+    "fd", "mode", "behavior", "flags", "how", "error_code", "family", "type", "protocol", "level",
+    "optname", "fildes",
+)  # fmt: skip
+"""Arguments of system calls that are ints."""
+
+
 def _static_size(source: str, field: str) -> int:
     """Bytes of an int: the text may show its register's upper half too, or a sign."""
     if (source, field) == ("kvm:kvm_userspace_exit", "reason"):
         return 4
     ints = source.startswith("syscalls:sys_enter_") and source != "syscalls:sys_enter_mmap"
-    return 4 if ints and field in ("fd", "mode", "behavior", "flags", "error_code") else 8
+    return 4 if ints and field in _INTS else 8
 
 
 def _written(name: str, place: _Place) -> Kind:
