@@ -183,6 +183,8 @@ class ReplayResult:
     trace: TraceSummary
     outcomes: tuple[Outcome, ...]
     grace_ns: int
+    options: tuple[str, ...] = ()
+    """Of the command, those that it was run with and that decide verdicts."""
 
     @property
     def findings(self) -> list[Finding]:

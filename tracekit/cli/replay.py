@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -110,6 +111,14 @@ def replay(
             generation=generation.value,
             progress=told,
         )
+    chosen = {
+        "--grace": grace if grace_ns != 1_000_000 else None,
+        "--linger-model": linger_model.value if linger_model else None,
+        "--slack": slack,
+        "--generation": generation.value if generation.value != "auto" else None,
+    }
+    words = [w for name, value in chosen.items() if value is not None for w in (name, value)]
+    result = replace(result, options=(*words, *(["--in-place"] if in_place else [])))
     if format is Format.JSON:
         from tracekit.report.json import render_json
 

@@ -115,11 +115,12 @@ def _block(
     if first_time:
         yield ""
         yield f"  help: tracekit explain {finding.code}"
-        again = f"  again: tracekit replay {visible(shlex.quote(path))} --only {finding.code}"
+        chosen = " ".join(["--only", finding.code, *(shlex.quote(o) for o in result.options)])
+        again = f"  again: tracekit replay {visible(shlex.quote(path))} {chosen}"
         if len(again) <= _WIDTH:
             yield again
         else:
-            yield f"  again: tracekit replay --only {finding.code} \\"
+            yield f"  again: tracekit replay {chosen} \\"
             yield f"    {visible(shlex.quote(path))}"
 
 

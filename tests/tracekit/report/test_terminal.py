@@ -143,3 +143,14 @@ def test_high_addresses_and_long_paths_stay_within_eighty_columns(
     one = replace(one, occurrences=(replace(occurrence, gpa=top, iova=top, size=3 << 12),))
     text = render_terminal(make_result(one, path="a/very/long/way" * 4), pages)
     assert columns(text) <= 80
+
+
+def test_the_line_to_run_it_again_repeats_the_options_that_decided(
+    make_finding: Callable[[str, str, Severity], Finding],
+    make_result: Callable[..., ReplayResult],
+    pages: dict[str, CheckPage],
+) -> None:
+    finding = make_finding("TK302", "overlong-linger", Severity.ERROR)
+    result = replace(make_result(finding, path="t.parquet"), options=("--linger-model", "merged"))
+    lines = render_terminal(result, pages, colour=False).splitlines()
+    assert "  again: tracekit replay t.parquet --only TK302 --linger-model merged" in lines
