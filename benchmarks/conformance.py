@@ -1,12 +1,13 @@
 """How fast conversions are compared: ``python -m benchmarks.conformance [N]``.
 
-N conversions of 4 KiB to 64 KiB over 1 GiB, in the merged order, as the calls that a recording
-would give; and how much the memory grows while they are followed.
+N conversions of 4 KiB to 64 KiB over 1 GiB, in the order of each generation, as the calls that a
+recording would give, made batch by batch; and the memory at its peak for N and for 4 N.
 """
 
 from __future__ import annotations
 
 import resource
+import subprocess
 import sys
 import time
 from typing import Any
@@ -17,14 +18,17 @@ from replay.conformance.kernel import layout as K
 from replay.conformance.matcher import GENERATIONS, Matcher
 
 PAGES = 1 << 18
-BATCH = 1 << 16
+BATCH = 3 << 14
+ROUND = 1 << 18
+"""Conversions that are made once, and then asked for again and again."""
 
 
 def calls(conversions: int, seed: int = 1) -> Any:
     """The calls of random conversions, each of memory that has the other state."""
     random = np.random.default_rng(seed)
     sizes = 1 << random.integers(0, 5, conversions)
-    first = random.integers(0, PAGES // 16, conversions) * 16
+    half = random.integers(0, PAGES // 16, conversions // 2) * 16
+    first = np.concatenate([half, half, half[: conversions % 2]])  # all private in the end
     shared = np.zeros(PAGES // 16, np.int8)
     private = np.empty(conversions, np.int64)
     span = np.zeros(PAGES // 16, np.int64)
@@ -54,26 +58,52 @@ def calls(conversions: int, seed: int = 1) -> Any:
     return np.concatenate([out[:2], slot, out[2:]])
 
 
-def main() -> None:
-    """Print conversions a second of each generation, and the memory they took."""
-    conversions = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    rows = calls(conversions)
-    for name in GENERATIONS:
-        Matcher(name, punches=True, discards=True, compiled=True).feed(rows[:100])
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        start, cpu = time.perf_counter(), time.process_time()
-        matcher = Matcher(name, punches=True, discards=True, compiled=True)
-        for at in range(0, len(rows), BATCH):
+def in_v4_order(rows: Any) -> Any:
+    """v4 unmaps before the attribute."""
+    out = rows.copy()
+    of = out[4:].reshape(-1, 3, K.C_COLS)
+    to_private = of[:, 0, K.C_FLAG] == 1
+    of[to_private, 0], of[to_private, 1] = of[to_private, 1], of[to_private, 0].copy()
+    return out
+
+
+def follow(generation: str, conversions: int) -> None:
+    """Follow them, and print the speed and the memory of this process."""
+    rows = calls(min(conversions, ROUND))
+    if generation == "v4":
+        rows = in_v4_order(rows)
+    warm = Matcher(generation, punches=True, discards=True, compiled=True)
+    warm.feed(rows[:100])
+    matcher = Matcher(generation, punches=True, discards=True, compiled=True)
+    matcher.feed(rows[:4])
+    start, cpu = time.perf_counter(), time.process_time()
+    done = 0
+    while done < conversions:  # the same requests again: each finds the state that it left
+        for at in range(4, len(rows), BATCH):
             matcher.feed(rows[at : at + BATCH])
-        matcher.finish()
-        took, cpu = time.perf_counter() - start, time.process_time() - cpu
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
-        tally = matcher.tally
-        print(
-            f"{name:<7} {tally.compared / took / 1e6:.2f} M conversions/s "
-            f"({tally.compared / cpu / 1e6:.2f} M a second of CPU), "
-            f"{tally.conforming:,} conform, {tally.diverging:,} do not, +{grown} MiB"
-        )
+        done += (len(rows) - 4) // 3
+    took, cpu = time.perf_counter() - start, time.process_time() - cpu
+    matcher.finish()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    tally = matcher.tally
+    print(
+        f"{generation:<7} {tally.compared:>10,} conversions, {tally.compared / took / 1e6:.2f} M/s "
+        f"({tally.compared / cpu / 1e6:.2f} M a second of CPU), "
+        f"{tally.conforming:,} conform, {tally.diverging:,} do not, {peak} MiB at most",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Each generation with N and 4 N conversions, each in a process of its own."""
+    if len(sys.argv) > 2:
+        follow(sys.argv[2], int(sys.argv[1]))
+        return
+    conversions = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    for name in GENERATIONS:
+        for count in (conversions, 4 * conversions):
+            command = [sys.executable, "-m", "benchmarks.conformance", str(count), name]
+            subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

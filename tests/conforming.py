@@ -10,9 +10,10 @@ from replay.conformance.calls import COLUMNS
 from replay.conformance.conformance import AUTO, Conformance, Follower
 from tracekit.events import Event
 from tracekit.store import open_trace, write_events
+from tracekit.synth.calls import Call, Op
 from tracekit.synth.guest import Guest
 
-__all__ = ("driven", "followed", "hazards", "ways")
+__all__ = ("driven", "followed", "hazards", "requests", "ways")
 
 
 def driven(generation: str, seed: int) -> Guest:
@@ -31,6 +32,18 @@ def driven(generation: str, seed: int) -> Guest:
         if chance.random() < 0.03 and len(guest.containers) < 3:
             guest.plug_device()
     return guest
+
+
+def requests(guest: Guest) -> list[tuple[Call, ...]]:
+    """The calls of each request, in order: every request ends when the guest runs again."""
+    out: list[tuple[Call, ...]] = []
+    begun: list[Call] = []
+    for call in guest.rendered.calls:
+        begun.append(call)
+        if call.op is Op.RUN:
+            out.append(tuple(begun))
+            begun = []
+    return [*out, tuple(begun)] if begun else out
 
 
 def followed(
@@ -58,7 +71,8 @@ def ways(conformance: Conformance) -> list[str]:
     from replay.conformance.kernel import layout as K
     from replay.conformance.told import kind_of
 
-    return [kind_of(d) for d in conformance.deviations if d.what == K.W_DIVERGES]
+    told = (K.W_DIVERGES, K.W_REPLAY)
+    return [kind_of(d) for d in conformance.deviations if d.what in told]
 
 
 def hazards(conformance: Conformance) -> list[str]:

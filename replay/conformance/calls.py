@@ -33,8 +33,9 @@ COLUMNS: tuple[str, ...] = (
     "cmd",
     "argsz",
     "id",
+    "count",
 )
-"""The columns of a trace that conformance reads; the engine reads all of them."""
+"""The columns of a trace that conformance reads; the engine reads all of them but ``count``."""
 
 _CODES: dict[str, int] = {
     "ioctl.entered": K.E_IOCTL,
@@ -61,6 +62,10 @@ _CODES: dict[str, int] = {
     "process.fork": K.E_FORK,
     "trace.lost": K.E_LOST,
     "close.entered": K.E_CLOSE,
+    "qemu.convert_memory": K.E_REQUEST,
+    "qemu.dirty_bitmap": K.E_DIRTY,
+    "qemu.virtio_mem": K.E_VIRTIO_MEM,
+    "qemu.region": K.E_REGION,
 }
 _TAKEN = (
     (K.B_TS, "ts_ns"),
@@ -76,6 +81,7 @@ _TAKEN = (
     (K.B_CMD, "cmd"),
     (K.B_ID, "id"),
     (K.B_ARGSZ, "argsz"),
+    (K.B_COUNT, "count"),
 )
 
 
@@ -119,6 +125,11 @@ class CallStream:
                 self._frames = more
         return number
 
+    def further(self, number: int) -> int:
+        """One more number for a process: that of a further VM in it."""
+        self.tids.append(self.tids[number])
+        return len(self.tids) - 1
+
     def feed(self, batch: pa.RecordBatch) -> Any:
         """The calls that end in a batch: int64 array (n, C_COLS)."""
         events = batch.column(batch.schema.get_field_index("event"))
@@ -132,7 +143,10 @@ class CallStream:
         taken = pa.array(rows)
 
         def column(name: str) -> Any:
-            array = batch.column(batch.schema.get_field_index(name))
+            place = batch.schema.get_field_index(name)
+            if place < 0:
+                return None
+            array = batch.column(place)
             if array.null_count == len(array):
                 return None
             return _integers(array if every else array.take(taken))

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from replay.conformance.calls import CallStream
 from replay.conformance.listeners import Listeners, ListenerTally
+from replay.conformance.machines import Machines
 from replay.conformance.matcher import GENERATIONS, Deviation, Matcher, Tally
 
 __all__ = ("AUTO", "AUTO_FROM", "AUTO_SHARE", "Conformance", "Fit", "Follower")
@@ -81,7 +82,8 @@ class Follower:
         self._matchers = [
             Matcher(name, punches=punches, discards=discards, compiled=compiled) for name in names
         ]
-        self._listeners = Listeners()
+        self._machines = Machines(self._stream.further)
+        self._listeners = Listeners(names, events)
 
     @staticmethod
     def is_worth(events: Mapping[str, int]) -> bool:
@@ -98,7 +100,8 @@ class Follower:
 
     def feed(self, batch: pa.RecordBatch) -> None:
         """Follow one batch."""
-        calls = self._stream.feed(batch)
+        calls = self._machines.feed(self._stream.feed(batch))
+        self._listeners.watch(calls)
         for matcher in self._matchers:
             matcher.feed(calls)
         self._pass_on()
@@ -114,11 +117,12 @@ class Follower:
 
     def finish(self) -> Conformance:
         """The trace ends: the answer."""
-        rest = self._stream.finish()
+        rest = self._machines.feed(self._stream.finish())
         for matcher in self._matchers:
             matcher.feed(rest)
             matcher.finish()
         self._pass_on()
+        names = [m.generation for m in self._matchers]
         fits = tuple(Fit(m.generation, m.tally) for m in self._matchers)
         named = self._asked != AUTO
         able = [f for f in fits if f.tally.compared] if named else [f for f in fits if f.holds]
@@ -136,6 +140,6 @@ class Follower:
             ties=ties,
             fits=fits,
             deviations=deviations,
-            listeners=self._listeners.finish(),
+            listeners=self._listeners.finish(chosen or names[min(1, len(names) - 1)]),
             tids=tuple(self._stream.tids),
         )

@@ -1,9 +1,9 @@
 """Calls outside conversions: a region comes or goes, virtio-mem plugs and unplugs.
 
-The requests are inferred from the calls, and put to the models in replay/models, ``VirtioMem`` and
-``VfioListener``, whose calls are compared with the next ones that are seen:
+The requests are inferred from the calls, or are those of QEMU's own trace where it was recorded:
 
-- A memory slot whose whole backing is discarded while the device is made or reset is virtio-mem's.
+- A memory slot whose whole backing is discarded while the device is made or reset is virtio-mem's,
+  and so is one for which QEMU tells a plug request.
 - A map of a block there that is not plugged is a plug request; a discard of a block's backing and
   an unmap by the same thread an unplug request; of everything, a reset.
 - A map of a block that is plugged, by a container that hears of it for the first time or again, is
@@ -15,115 +15,75 @@ The requests are inferred from the calls, and put to the models in replay/models
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from replay.conformance.kernel import layout as K
-from replay.models import MemoryRegion, Type1Container, merged
-from replay.models.errors import ModelError
+from replay.conformance.requests import PLUG, UNPLUG, Requests
+from replay.conformance.tallies import Departure, ListenerTally
+from replay.conformance.virtio_mem import VirtioMemFollower
 
 __all__ = ("Departure", "ListenerTally", "Listeners")
 
-KEPT_DEPARTURES = 1000
 RECENT = 8
 """Discards of a thread that are remembered, because their unmap may come."""
 BLOCK_AT_LEAST = 1 << 20
-
-Pair = tuple[str, int, int]
-
-
-@dataclass(frozen=True)
-class Departure:
-    """A call of a managed region that differs from the model's.  ``what``: expected, or extra."""
-
-    what: str
-    process: int
-    thread: int
-    space: int
-    expected: Pair | None
-    seen: Pair
-    ts_ns: int
-    seq: int
-
-
-@dataclass
-class ListenerTally:
-    """How many of the calls outside conversions were compared."""
-
-    explained: int = 0
-    undecided: int = 0
-    plugs: int = 0
-    unplugs: int = 0
-    resets: int = 0
-    replays: int = 0
-    regions: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-    departures: list[Departure] = field(default_factory=list)
-    departed: int = 0
-
-    def say(self, reason: str, count: int = 1) -> None:
-        """That many could not be compared."""
-        self.undecided += count
-        self.reasons[reason] = self.reasons.get(reason, 0) + count
-
-
-class _Recorder(Type1Container):
-    """A container that writes down what it is asked and refuses nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(name="container", dma_max_mappings=0)
-        self.asked: deque[Pair] = deque()
-
-    def dma_map(self, iova: int, size: int, vaddr: int, readonly: bool = False) -> None:
-        self.asked.append(("map", iova, size))
-
-    def dma_unmap(self, iova: int, size: int) -> int:
-        self.asked.append(("unmap", iova, size))
-        return size
+GUEST_MEMFD = 4
 
 
 class _Device:
-    """A virtio-mem device, as the model has it, and the listeners of its region."""
+    """A virtio-mem device, under each generation."""
 
-    def __init__(self, gpa: int, size: int, vaddr: int) -> None:
+    def __init__(self, gpa: int, size: int, vaddr: int, *, guest_memfd: bool) -> None:
         self.gpa, self.size, self.vaddr = gpa, size, vaddr
-        self.mr = MemoryRegion.ram("virtio-mem", size, guest_memfd=False)
-        self.model: merged.VirtioMem | None = None
-        self.listening: dict[int, _Recorder] = {}
+        self.guest_memfd = guest_memfd
+        self.under: dict[str, VirtioMemFollower] = {}
 
     def holds(self, lo: int, size: int) -> bool:
         return self.gpa <= lo and lo + size <= self.gpa + self.size
 
-    def block(self, size: int) -> merged.VirtioMem:
-        """The model, made when the first piece shows how large a block is."""
-        if self.model is None:
-            self.model = merged.VirtioMem(self.mr, block_size=size, address=self.gpa)
-        return self.model
-
-    def is_plugged(self, lo: int) -> bool:
-        model = self.model
-        if model is None:
-            return False
-        return bool(model.bitmap.bits[(lo - self.gpa) // model.block_size])
-
 
 class Listeners:
-    """Feed it, in order, the calls that no conversion took."""
+    """Feed it, in order, the calls that no conversion took; ``finish`` for one generation.
 
-    def __init__(self) -> None:
+    ``events``: how many of each type were recorded; QEMU's own are compared with what was done.
+    """
+
+    def __init__(
+        self,
+        generations: Sequence[str] = ("merged",),
+        events: Mapping[str, int] | None = None,
+    ) -> None:
         self._tally = ListenerTally()
+        self._managed = {name: ListenerTally() for name in generations}
         self._devices: dict[int, list[_Device]] = {}
-        self._slots: dict[tuple[int, int], tuple[int, int, int]] = {}
+        self._slots: dict[tuple[int, int], tuple[int, int, int, int]] = {}
         self._whole: dict[int, list[tuple[int, int]]] = {}
         self._entries: dict[tuple[int, int], dict[int, int]] = {}
-        self._recent: dict[int, deque[tuple[int | None, int | None, int]]] = {}
+        self._recent: dict[int, deque[tuple[int | None, int | None, int, bool]]] = {}
         self._lost = False
+        self._events = events or {}
+        self._requests = Requests(self._events) if Requests.are_in(self._events) else None
+        self._block: int | None = None
+
+    def watch(self, calls: Any) -> None:
+        """Look at all calls, before conversions take theirs: requests, and private memory."""
+        attributes = calls[:, K.C_KIND] == K.K_ATTR
+        if self._requests is not None:
+            told = np.isin(calls[:, K.C_KIND], (K.K_REQUEST, K.K_VIRTIO_MEM, K.K_REGION))
+            for row in calls[told | attributes].tolist():
+                self._watched(row)
+        if any(d.guest_memfd for devices in self._devices.values() for d in devices):
+            for row in calls[attributes].tolist():
+                self._change_hands(row)
 
     def feed(self, calls: Any) -> None:
         """Take more calls."""
         for row in calls.tolist():
             kind, proc = row[K.C_KIND], row[K.C_PROC]
-            if kind == K.K_DISCARD:
+            if kind == K.K_DISCARD or kind == K.K_PUNCH:
                 self._discard(row)
             elif kind == K.K_MAP or kind == K.K_UNMAP:
                 if not row[K.C_KNOWN]:
@@ -136,16 +96,26 @@ class Listeners:
                 self._slot(row)
             elif kind == K.K_CLOSE:
                 self._close(proc, row[K.C_SPACE])
+            elif kind == K.K_DIRTY:
+                self._dirty(row)
             elif kind == K.K_LOST:
                 self._devices.clear()
                 self._entries.clear()
                 self._recent.clear()
                 self._whole.clear()
                 self._lost = True
+                if self._requests is not None:
+                    self._requests.lost()
 
-    def finish(self) -> ListenerTally:
-        """The counts; what the models still wait for is undecided."""
-        return self._tally
+    def finish(self, generation: str | None = None) -> ListenerTally:
+        """The counts under one generation, by default the first that was named."""
+        name = next(iter(self._managed)) if generation is None else generation
+        requests = ListenerTally()
+        if self._requests is not None:
+            self._requests.finish(requests, self._block, conversions=name != "v4")
+        return ListenerTally.sum((self._tally, self._managed[name], requests))
+
+    # -- what there is ------------------------------------------------------------------------
 
     def _slot(self, row: list[int]) -> None:
         if not row[K.C_KNOWN] or row[K.C_VADDR] == K.NULL:
@@ -154,16 +124,50 @@ class Listeners:
         if size <= 0:
             self._slots.pop((proc, row[K.C_SPACE]), None)
             return
-        self._slots[proc, row[K.C_SPACE]] = (gpa, size, row[K.C_VADDR])
+        slot = (gpa, size, row[K.C_VADDR], row[K.C_FLAG])
+        self._slots[proc, row[K.C_SPACE]] = slot
         if (row[K.C_VADDR], size) in self._whole.get(proc, ()):
-            self._found(proc, gpa, size, row[K.C_VADDR])
+            self._found(proc, slot)
 
-    def _found(self, proc: int, gpa: int, size: int, vaddr: int) -> None:
+    def _found(self, proc: int, slot: tuple[int, int, int, int]) -> None:
+        gpa, size, vaddr, flags = slot
         devices = self._devices.setdefault(proc, [])
         if gpa & 4095 or size & 4095 or size <= 0 or size > 1 << 40 or gpa < 0:
             return
-        if not any(d.gpa < gpa + size and gpa < d.gpa + d.size for d in devices):
-            devices.append(_Device(gpa, size, vaddr))
+        if any(d.gpa < gpa + size and gpa < d.gpa + d.size for d in devices):
+            return
+        device = _Device(gpa, size, vaddr, guest_memfd=bool(flags & GUEST_MEMFD))
+        for name, tally in self._managed.items():
+            device.under[name] = VirtioMemFollower(
+                name, gpa, size, tally, guest_memfd=device.guest_memfd
+            )
+        devices.append(device)
+
+    def _watched(self, row: list[int]) -> None:
+        """A row of QEMU's own trace, or a change of attributes, against which it is held."""
+        requests = self._requests
+        assert requests is not None
+        kind, lo, size = row[K.C_KIND], row[K.C_ADDR], row[K.C_SIZE]
+        if kind == K.K_ATTR:
+            whole = any(lo == gpa and size == length for gpa, length, _, _ in self._slots.values())
+            if row[K.C_KNOWN] and not whole:
+                requests.did("private" if row[K.C_FLAG] else "shared", lo, size, row)
+            return
+        devices = [d for ds in self._devices.values() for d in ds if d.holds(lo, 1)]
+        if kind == K.K_VIRTIO_MEM and row[K.C_FLAG] in (PLUG, UNPLUG) and not devices:
+            for (proc, _), slot in list(self._slots.items()):
+                if slot[0] <= lo < slot[0] + slot[1]:
+                    self._found(proc, slot)
+                    devices = self._devices[proc]
+        listening = any(f.listens() for d in devices for f in d.under.values())
+        requests.says(row, listening=listening)
+
+    def _change_hands(self, row: list[int]) -> None:
+        if row[K.C_RET] < 0 or not row[K.C_KNOWN]:
+            return
+        for device in self._devices.get(row[K.C_PROC], ()):
+            for follower in device.under.values():
+                follower.set_attribute(row[K.C_ADDR], row[K.C_SIZE], bool(row[K.C_FLAG]))
 
     def _discard(self, row: list[int]) -> None:
         proc, size = row[K.C_PROC], row[K.C_SIZE]
@@ -172,7 +176,7 @@ class Listeners:
         vaddr = None if row[K.C_VADDR] == K.NULL else row[K.C_VADDR]
         offset = None if row[K.C_ADDR] == K.NULL else row[K.C_ADDR]
         recent = self._recent.setdefault(row[K.C_THREAD], deque(maxlen=RECENT))
-        recent.append((vaddr, offset, size))
+        recent.append((vaddr, offset, size, row[K.C_KIND] == K.K_PUNCH))
         if vaddr is None or any(
             d.vaddr <= vaddr < d.vaddr + d.size for d in self._devices.get(proc, ())
         ):
@@ -180,9 +184,9 @@ class Listeners:
         whole = self._whole.setdefault(proc, [])
         whole.append((vaddr, size))
         del whole[:-RECENT]
-        for (of, _), (gpa, length, at) in self._slots.items():
-            if of == proc and (at, length) == (vaddr, size):
-                self._found(proc, gpa, length, at)
+        for (of, _), slot in list(self._slots.items()):
+            if of == proc and (slot[2], slot[1]) == (vaddr, size):
+                self._found(proc, slot)
 
     def _device(self, proc: int, lo: int, size: int) -> _Device | None:
         return next((d for d in self._devices.get(proc, ()) if d.holds(lo, size)), None)
@@ -190,42 +194,32 @@ class Listeners:
     def _close(self, proc: int, fd: int) -> None:
         for key in [k for k in self._entries if k[0] == proc and k[1] & 0xFFFFF == fd]:
             del self._entries[key]
-            for device in self._devices.get(proc, ()):
-                self._unregister(device, key[1])
+        for device in self._devices.get(proc, ()):
+            for follower in device.under.values():
+                follower.close(fd)
 
-    def _unregister(self, device: _Device, space: int) -> None:
-        recorder = device.listening.pop(space, None)
-        if recorder is not None and device.model is not None:
-            section = device.mr.section(address=device.gpa)
-            merged.VfioListener.unregister(recorder, section)
-
-    def _register(self, device: _Device, space: int, block: int) -> None:
-        device.block(block)
-        recorder = device.listening[space] = _Recorder()
-        merged.VfioListener(recorder).register(device.mr.section(address=device.gpa))
+    # -- calls --------------------------------------------------------------------------------
 
     def _map(self, row: list[int]) -> None:
         proc, space = row[K.C_PROC], row[K.C_SPACE]
         lo, size = row[K.C_ADDR], row[K.C_SIZE]
         device = self._device(proc, lo, size)
-        if device is None or row[K.C_RET] < 0:
+        if device is None:
             if row[K.C_RET] >= 0:
                 self._entries.setdefault((proc, space), {})[lo] = size
                 self._tally.regions += 1
+            if self._requests is not None:
+                self._requests.did("region", lo, size, row)  # a refused map answers as well
             self._tally.explained += row[K.C_COUNT]
             return
-        try:
-            if space not in device.listening:
-                self._register(device, space, size)
-                self._tally.replays += bool(device.listening[space].asked)
-            if not device.listening[space].asked and not device.is_plugged(lo):
-                model = device.block(size)
-                model.set_block_state((lo - device.gpa), size, True)
-                self._tally.plugs += 1
-        except (ModelError, ValueError):
-            self._depart("extra", row, None, ("map", lo, size))
-            return
-        self._compare(device, row, ("map", lo, size))
+        self._recent.pop(row[K.C_THREAD], None)  # what the thread unplugged is over
+        first = next(iter(device.under.values()))
+        plugs = first.tally.plugs
+        for follower in device.under.values():
+            follower.map(row)
+        self._block = first.block_size() or self._block
+        if self._requests is not None and first.tally.plugs > plugs:
+            self._requests.did("plug", lo, size, row)
 
     def _unmap(self, row: list[int]) -> None:
         proc, space = row[K.C_PROC], row[K.C_SPACE]
@@ -234,49 +228,38 @@ class Listeners:
             self._entries.pop((proc, space), None)
             self._tally.explained += 1
             return
+        if self._requests is not None:
+            self._requests.did("region_del", lo, size, row)
         device = self._device(proc, lo, size)
         if device is None:
             self._unmap_region(row)
             return
-        if space not in device.listening and device.model is not None:
-            self._register(device, space, device.model.block_size)
-            device.listening[space].asked.clear()  # it was registered, and mapped nothing to see
-        if space not in device.listening:
-            self._tally.explained += 1  # nothing was ever plugged: an empty section goes
-            return
-        recorder = device.listening[space]
-        if not recorder.asked:
-            model = device.block(size)
-            discarded = self._was_discarded(row[K.C_THREAD], device, lo, size)
-            try:
-                if (lo, size) == (device.gpa, device.size):
-                    if discarded and model.size:
-                        model.unplug_all_request()
-                        self._tally.resets += 1
-                    else:
-                        section = device.mr.section(address=device.gpa)
-                        merged.VfioListener.unregister(recorder, section)
-                        del device.listening[space]
-                elif discarded:
-                    model.set_block_state(lo - device.gpa, size, False)
-                    self._tally.unplugs += 1
-                else:
-                    self._depart("extra", row, None, ("unmap", lo, size))
-                    return
-            except (ModelError, ValueError):
-                self._depart("extra", row, None, ("unmap", lo, size))
-                return
-        if not recorder.asked:
-            self._depart("extra", row, None, ("unmap", lo, size))
-            return
-        self._check(recorder, row, ("unmap", lo, size))
+        discarded = self._was_discarded(row[K.C_THREAD], device, lo, size)
+        told = [f.unmap(row, discarded) for f in device.under.values()]
+        private = device.guest_memfd and told[0] is not None
+        if private and not self._was_discarded(row[K.C_THREAD], device, lo, size, private=True):
+            kept = Departure.at("unplug-kept-private", row, None, (told[0] or "", lo, size))
+            self._tally.hazard(kept)
+        if self._requests is not None and told[0] == "unplug":
+            self._requests.did("unplug", lo, size, row)
 
-    def _was_discarded(self, thread: int, device: _Device, lo: int, size: int) -> bool:
+    def _was_discarded(
+        self, thread: int, device: _Device, lo: int, size: int, *, private: bool = False
+    ) -> bool:
+        """Whether the thread threw the block's shared side away just before, or the other."""
         recent = self._recent.get(thread, deque())
         wanted = lo - device.gpa
-        for vaddr, offset, length in reversed(recent):
+        for vaddr, offset, length, of_private in reversed(recent):
+            if of_private != private or length < size:
+                continue
             if length == size and (vaddr == device.vaddr + wanted or offset == wanted):
                 return True
+            if vaddr is not None and device.guest_memfd:  # a shared run of the block is unmapped
+                at = vaddr - device.vaddr
+                if at <= wanted and wanted + size <= at + length:
+                    return True
+            if private:
+                return True  # an offset of the guest_memfd
         return False
 
     def _unmap_region(self, row: list[int]) -> None:
@@ -301,34 +284,14 @@ class Listeners:
         for at in inside:
             del entries[at]
 
-    def _compare(self, device: _Device, row: list[int], seen: Pair) -> None:
-        recorder = device.listening[row[K.C_SPACE]]
-        if not recorder.asked:
-            self._depart("extra", row, None, seen)
+    def _dirty(self, row: list[int]) -> None:
+        """11.1 replays a plugged run without its address: the query goes to address 0."""
+        tally = self._managed.get("11.1")
+        if tally is None or row[K.C_ADDR] != 0:
             return
-        self._check(recorder, row, seen)
-
-    def _check(self, recorder: _Recorder, row: list[int], seen: Pair) -> None:
-        expected = recorder.asked.popleft()
-        if expected == seen:
-            self._tally.explained += 1
-            return
-        recorder.asked.clear()
-        self._depart("expected", row, expected, seen)
-
-    def _depart(self, what: str, row: list[int], expected: Pair | None, seen: Pair) -> None:
-        tally = self._tally
-        tally.departed += 1
-        if len(tally.departures) < KEPT_DEPARTURES:
-            tally.departures.append(
-                Departure(
-                    what=what,
-                    process=row[K.C_PROC],
-                    thread=row[K.C_THREAD],
-                    space=row[K.C_SPACE],
-                    expected=expected,
-                    seen=seen,
-                    ts_ns=row[K.C_TS0],
-                    seq=row[K.C_SEQ0],
-                )
-            )
+        for device in (d for ds in self._devices.values() for d in ds if d.gpa):
+            runs = device.under["11.1"].plugged_runs()
+            if any(size == row[K.C_SIZE] for _, size in runs):
+                seen = ("query", 0, row[K.C_SIZE])
+                tally.hazard(Departure.at("dirty-query-at-0", row, None, seen))
+                return

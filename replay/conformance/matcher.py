@@ -85,6 +85,8 @@ class Tally:
     telling: int = 0
     """Conforming ones with a map, unmap or discard: those say something."""
     slots: int = 0
+    replayed: int = 0
+    """Calls of listeners that were registered or unregistered, as predicted."""
     reasons: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -103,6 +105,7 @@ _KINDS = {
     K.K_UNMAP: "unmap",
     K.K_PUNCH: "punch",
     K.K_DISCARD: "discard",
+    K.K_EXIT: "exit",
 }
 
 
@@ -178,6 +181,7 @@ class Matcher:
             diverging=int(t[K.N_DIVERGE]),
             telling=int(t[K.N_TELLING]),
             slots=int(t[K.N_SLOTS]),
+            replayed=int(t[K.N_REPLAYED]),
             reasons={word: count for word, count in reasons.items() if count},
         )
 
@@ -271,7 +275,10 @@ class Matcher:
         )
 
 
-_LEFT = (K.K_MAP, K.K_UNMAP, K.K_DISCARD, K.K_CONTAINER, K.K_CLOSE, K.K_SLOT, K.K_LOST, K.K_EXIT)
+_LEFT = (
+    K.K_MAP, K.K_UNMAP, K.K_DISCARD, K.K_PUNCH, K.K_CONTAINER, K.K_CLOSE, K.K_SLOT, K.K_LOST,
+    K.K_EXIT, K.K_DIRTY,
+)  # fmt: skip
 
 
 def call_of(row: Any) -> Call:

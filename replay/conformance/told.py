@@ -66,15 +66,41 @@ HAZARDS: dict[int, tuple[str, str]] = {
         "absent-unmap-is-success",
         "iommufd found nothing, or would have cut an area, and that counted as success",
     ),
+    K.W_REPLAY_ENDS_QEMU: (
+        "failed-replay-ends-qemu",
+        "a map failed while a listener was registered: this QEMU exits",
+    ),
+    K.W_REPLAY_SHORT: (
+        "failed-replay-left-short",
+        "a map failed while a listener was registered: it stays, without the rest",
+    ),
+    K.W_LIMIT_LEFT: (
+        "dma-limit-left-mapped",
+        "there could be more mappings than the container takes: refused once all was mapped",
+    ),
+    K.W_UNREGISTERED_OTHERS: (
+        "unregister-unmapped-others",
+        "a listener went, and its one unmap took what another listener had mapped",
+    ),
+    K.W_DIRTY_AT_ZERO: (
+        "dirty-query-at-0",
+        "a replayed range has lost its address: the query of dirty pages goes to address 0",
+    ),
 }
-"""Known bugs of a generation that a conforming conversion can show: cause key and sentence."""
+"""Known bugs of a generation that conforming calls can show: cause key and sentence."""
+
+MANAGER_HAZARDS = {
+    "unplug-kept-private": "virtio-mem unplugged memory, and its private pages stay allocated",
+    "dirty-query-at-0": HAZARDS[K.W_DIRTY_AT_ZERO][1],
+}
+"""The same of calls for virtio-mem."""
 
 
 def violations_of(c: Conformance) -> Iterator[Violation]:
     """Each divergence as an error, each hazard as a note."""
     shown = 0
     for d in c.deviations:
-        if d.what == K.W_DIVERGES:
+        if d.what == K.W_DIVERGES or d.what == K.W_REPLAY:
             shown += 1
             yield _divergence(c, d, full=shown <= TOLD)
         else:
@@ -83,9 +109,16 @@ def violations_of(c: Conformance) -> Iterator[Violation]:
     requests = listeners.plugs + listeners.unplugs + listeners.resets
     calls = listeners.explained + listeners.departed
     told = requests >= AUTO_FROM and listeners.explained >= AUTO_SHARE * calls
-    if told or (requests and c.asked != AUTO):
+    if told or c.generation is not None:
         for departure in listeners.departures:
             yield _departure(c, departure)
+    for hazard in listeners.hazards:
+        _, lo, size = hazard.seen
+        v = _base(c, hazard.process, hazard.thread, address=lo, size=size, from_ns=hazard.ts_ns)
+        yield replace(
+            v, severity=Severity.NOTE, rule=f"{c.generation or 'virtio-mem'}:{hazard.what}",
+            seqs=(hazard.seq, -1, -1, -1), notes=(MANAGER_HAZARDS[hazard.what],),
+        )  # fmt: skip
 
 
 def add_conformance(violations: Violations, c: Conformance) -> None:
@@ -93,6 +126,8 @@ def add_conformance(violations: Violations, c: Conformance) -> None:
     found = list(violations_of(c))
     if not violations.clocks.comparable:
         found = [v for v in found if v.severity is Severity.NOTE]  # no order of calls is certain
+    if violations.clocks.apart:  # nor when QEMU said what
+        found = [v for v in found if ":listener-un" not in str(v.rule)]
     text = fit_text(c)
     found = [replace(v, notes=(*v.notes, text)) for v in found]
     if found:
@@ -103,6 +138,8 @@ def add_conformance(violations: Violations, c: Conformance) -> None:
 def kind_of(d: Deviation) -> str:
     """How it differs, as a cause key: what was expected, and what came."""
     expected = d.expected.kind
+    if d.what == K.W_REPLAY:
+        return f"registration-{'goes-on' if expected == 'exit' else expected}"
     got = None if d.got is None or d.got >= len(d.calls) else d.calls[d.got]
     if got is None:
         return f"missing-{expected}"
@@ -163,9 +200,19 @@ def _divergence(c: Conformance, d: Deviation, *, full: bool) -> Violation:
     v = replace(_of_calls(c, d), rule=f"{c.generation}:{kind_of(d)}")
     if not full:
         return v
+    if d.what == K.W_REPLAY:
+        return replace(v, notes=(_registration(c.generation or "", d),))
     made = predicted(c.generation or "", d)
     notes = [*_columns(c.generation or "", made, d), _left_behind(d)]
     return replace(v, notes=tuple(notes))
+
+
+def _registration(generation: str, d: Deviation) -> str:
+    """What the listener of a container was to do next when it was registered."""
+    seen = "" if not d.calls else f"; seen: {_text(d.calls[0])}"
+    if d.expected.kind == "exit":
+        return f"{generation} exits once a map of a registration has failed{seen}"
+    return f"a listener was registered, and {generation} expects {_text(d.expected)}{seen}"
 
 
 def _columns(generation: str, made: Sequence[Call], d: Deviation) -> Iterator[str]:
@@ -205,7 +252,12 @@ def _left_behind(d: Deviation) -> str:
 def _departure(c: Conformance, d: Departure) -> Violation:
     kind, lo, size = d.seen
     v = _base(c, d.process, d.thread, address=lo, size=size, from_ns=d.ts_ns)
-    if d.expected is None:
+    if d.what == "unanswered" and d.expected is not None:
+        kind = d.expected[0]
+        told = f"QEMU was asked to {kind} [{lo:#x}, +{size_text(size)}), and nothing was done"
+    elif d.what == "unrequested":
+        told = f"{kind} of [{lo:#x}, +{size_text(size)}): QEMU's own trace has no such request"
+    elif d.expected is None:
         told = f"nothing makes a listener {kind} [{lo:#x}, +{size_text(size)})"
     else:
         call, at, length = d.expected
@@ -254,12 +306,14 @@ def judged(c: Conformance) -> Judged:
     for source in (undecided, listeners.reasons):
         for reason, count in source.items():
             reasons[reason] = reasons.get(reason, 0) + count
-    managed = listeners.plugs + listeners.unplugs + listeners.resets
+    managed = listeners.plugs + listeners.unplugs + listeners.resets + listeners.requests
     calls = listeners.explained + listeners.departed
     if c.generation is None and not managed:
         if calls and not tally.compared:
             reasons["no_generation"] = reasons.get("no_generation", 0) + calls
         calls = 0
+    if c.generation is not None:
+        calls += tally.replayed
     return Judged(
         decided=compared + calls, undecided=sum(reasons.values()), reasons=reasons
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-__all__ = ("entry", "jit")
+__all__ = ("entry", "jit", "spliced")
 
 if (__package__ or "").endswith("_plain"):
 
@@ -16,6 +16,42 @@ if (__package__ or "").endswith("_plain"):
         return function
 
     entry = jit
+    spliced = jit
 
 else:
-    from replay.engine.kernel._jit import entry, jit
+    import hashlib
+    from pathlib import Path
+
+    from replay.engine.kernel._jit import config, jit, numba
+    from replay.engine.kernel.cache import cache_folder
+
+    def entry(function: F) -> F:
+        """Compile on first use and keep the machine code between runs: what Python calls.
+
+        In a folder of this version of the sources, because numba looks only at the file that the
+        function stands in.
+        """
+        if config.DISABLE_JIT:
+            return function
+        digest = hashlib.sha256()
+        for path in sorted(Path(__file__).parent.glob("*.py")):
+            digest.update(path.read_bytes())
+        given = config.CACHE_DIR
+        config.CACHE_DIR = str(cache_folder() / f"conformance-{digest.hexdigest()[:16]}")
+        try:
+            made: F = numba.njit(cache=True, _nrt=False)(function)
+        except RuntimeError:  # nowhere to keep it
+            made = numba.njit(_nrt=False)(function)
+        finally:
+            config.CACHE_DIR = given
+        return made
+
+    def spliced(function: F) -> F:
+        """For a function that is called at one place: it becomes part of its caller.
+
+        Whoever hands all of the State over pays for that with each call.
+        """
+        if config.DISABLE_JIT:
+            return function
+        made: F = numba.njit(inline="always", _nrt=False)(function)
+        return made

@@ -9,96 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from ._jit import entry, jit
-from .layout import (
-    B_ADDR,
-    B_ARGSZ,
-    B_ATTR,
-    B_CMD,
-    B_EV,
-    B_FD,
-    B_FLAGS,
-    B_ID,
-    B_OFFSET,
-    B_RET,
-    B_SEQ,
-    B_SIZE,
-    B_THREAD,
-    B_TS,
-    B_VADDR,
-    C_ADDR,
-    C_COLS,
-    C_COUNT,
-    C_FLAG,
-    C_KIND,
-    C_KNOWN,
-    C_PROC,
-    C_RET,
-    C_SEQ0,
-    C_SEQ1,
-    C_SIZE,
-    C_SPACE,
-    C_THREAD,
-    C_TS0,
-    C_TS1,
-    C_VADDR,
-    E_ARGS,
-    E_ATTR_TP,
-    E_CALLEE_RET,
-    E_CLOSE,
-    E_ENTRY,
-    E_EPROBE,
-    E_EXEC,
-    E_EXIT,
-    E_FALLOCATE,
-    E_FORK,
-    E_GMEM_FALLOCATE,
-    E_IOCTL,
-    E_IOCTL_RET,
-    E_IOPT,
-    E_LOST,
-    E_MADVISE,
-    E_SYSCALL_RET,
-    F_ADDR,
-    F_ARGSZ,
-    F_ATTR,
-    F_CALLEE,
-    F_CALLEE_TS,
-    F_CMD,
-    F_COLS,
-    F_FD,
-    F_FLAGS,
-    F_GMEM,
-    F_ID,
-    F_OPEN,
-    F_PROC,
-    F_RAN,
-    F_RANK,
-    F_RUN,
-    F_SEQ,
-    F_SIZE,
-    F_TP_ADDR,
-    F_TP_SIZE,
-    F_TS,
-    F_VADDR,
-    K_ATTR,
-    K_CLOSE,
-    K_CONTAINER,
-    K_CREATE_VM,
-    K_DISCARD,
-    K_EXIT,
-    K_LOST,
-    K_MAP,
-    K_PUNCH,
-    K_RUN,
-    K_SLOT,
-    K_UNMAP,
-    NULL,
-    O_EPROBE,
-    O_FALLOCATE,
-    O_IOCTL,
-    O_MADVISE,
-    PAGE,
-)
+from .layout import *
+from .spans import plus
 
 __all__ = ("extract", "flush_runs")
 
@@ -121,16 +33,17 @@ def _emit(
     frames: Any, th: int, kind: int, space: int, addr: int, size: int, vaddr: int, flag: int,
     ret: int, ts0: int, ts1: int, seq0: int, seq1: int, known: int, out: Any, n: int,
 ) -> int:  # fmt: skip
+    """A call; maps of 4 KiB that go on are one row, written when the run is over."""
     single = kind == K_MAP and ret == 0 and size == PAGE and known == 1
     run = FIRST_RUN
     if single and frames[th, F_RUN] == 1:
         same = frames[th, run + C_SPACE] == space
-        same = same and frames[th, run + C_ADDR] + frames[th, run + C_SIZE] == addr
+        same = same and plus(frames[th, run + C_ADDR], frames[th, run + C_SIZE]) == addr
         last = frames[th, run + C_VADDR]
         if last == NULL or vaddr == NULL:
             same = same and last == vaddr
         else:
-            same = same and last + frames[th, run + C_SIZE] == vaddr
+            same = same and plus(last, frames[th, run + C_SIZE]) == vaddr
         if same:
             frames[th, run + C_SIZE] += PAGE
             frames[th, run + C_COUNT] += 1
@@ -157,6 +70,17 @@ def _emit(
         frames[th, run + C_COUNT] = 1
         frames[th, run + C_KNOWN] = 1
         return n
+    return _write(
+        frames, th, kind, space, addr, size, vaddr, flag, ret, ts0, ts1, seq0, seq1, known, out, n
+    )  # fmt: skip
+
+
+@jit
+def _write(
+    frames: Any, th: int, kind: int, space: int, addr: int, size: int, vaddr: int, flag: int,
+    ret: int, ts0: int, ts1: int, seq0: int, seq1: int, known: int, out: Any, n: int,
+) -> int:  # fmt: skip
+    """One row."""
     out[n, C_KIND] = kind
     out[n, C_THREAD] = th
     out[n, C_PROC] = frames[th, F_PROC]
@@ -183,6 +107,12 @@ def _believed(cmd: int, argsz: int) -> bool:
     if cmd == 0x3B72 or cmd == 0x3B86:
         return argsz >= 24
     return argsz == 40
+
+
+@jit
+def _ioas(fd: int, number: int) -> int:
+    """An address space of an iommufd, apart from all descriptors of containers."""
+    return fd & 0xFFFFF | ((number & 0xFFFFFFFF) + 1) << 20
 
 
 @jit
@@ -229,7 +159,7 @@ def _close(frames: Any, th: int, ret: int, ts: int, seq: int, out: Any, n: int) 
     if cmd == 0x3B71 or cmd == 0x3B85 or cmd == 0x3B8F:
         if cmd == 0x3B71 and rank > 0 and flags & 4:
             return n
-        space = fd if cmd == 0x3B71 else fd | (frames[th, F_ID] + 1) << 20
+        space = fd if cmd == 0x3B71 else _ioas(fd, frames[th, F_ID])
         return _emit(
             frames, th, K_MAP, space, addr, size, vaddr, 0, ret, ts0, ts, seq0, seq,
             1 if rank > 0 else 0, out, n,
@@ -237,7 +167,7 @@ def _close(frames: Any, th: int, ret: int, ts: int, seq: int, out: Any, n: int) 
     if cmd == 0x3B72 or cmd == 0x3B86:
         if cmd == 0x3B72 and rank > 0 and flags & 4:
             return n
-        space = fd if cmd == 0x3B72 else fd | (frames[th, F_ID] + 1) << 20
+        space = fd if cmd == 0x3B72 else _ioas(fd, frames[th, F_ID])
         if cmd == 0x3B72 and rank > 0 and flags & 2:
             addr, size = 0, -1
         return _emit(
@@ -248,8 +178,8 @@ def _close(frames: Any, th: int, ret: int, ts: int, seq: int, out: Any, n: int) 
         return _ran(frames, th, ts0, seq0, out, n)
     if cmd == 0x4020AE46 or cmd == 0x40A0AE49:
         return _emit(
-            frames, th, K_SLOT, frames[th, F_ID], addr, size, vaddr, flags, ret, ts0, ts, seq0,
-            seq, 1 if rank > 0 else 0, out, n,
+            frames, th, K_SLOT, frames[th, F_ID] & 0xFFFFFFFF | (fd & 0xFFFFF) << 32, addr, size,
+            vaddr, flags, ret, ts0, ts, seq0, seq, 1 if rank > 0 else 0, out, n,
         )  # fmt: skip
     if cmd == 0x3B66:
         return _emit(
@@ -306,6 +236,23 @@ def _open(frames: Any, th: int, what: int, b: Any, i: int) -> None:
 def _left(frames: Any, th: int) -> int:
     """The result of a frame whose return was not recorded: its callee's, else success."""
     return frames[th, F_CALLEE] if frames[th, F_CALLEE] != NULL else 0
+
+
+@jit
+def _tell_of_qemu(frames: Any, th: int, b: Any, i: int, out: Any, n: int) -> int:
+    """What QEMU's own trace says; it ends no call and no run of maps."""
+    ev, size, flag = b[B_EV, i], b[B_SIZE, i], b[B_FLAGS, i]
+    kind, ret = K_REGION, 0
+    if ev == E_REQUEST:
+        kind, flag = K_REQUEST, 1 if b[B_ATTR, i] & 8 else 0
+    elif ev == E_DIRTY:
+        kind = K_DIRTY
+    elif ev == E_VIRTIO_MEM:
+        kind, flag, size, ret = K_VIRTIO_MEM, b[B_CMD, i], b[B_COUNT, i], b[B_RET, i]
+    return _write(
+        frames, th, kind, -1, b[B_ADDR, i], size, b[B_VADDR, i], flag, ret, b[B_TS, i],
+        b[B_TS, i], b[B_SEQ, i], b[B_SEQ, i], 1, out, n,
+    )  # fmt: skip
 
 
 @entry
@@ -375,6 +322,8 @@ def extract(b: Any, entered: int, frames: Any, out: Any) -> int:
         elif ev == E_ENTRY:
             n = _close(frames, th, _left(frames, th), ts, seq, out, n)
             n = _ran(frames, th, ts, seq, out, n)
+        elif E_REQUEST <= ev <= E_REGION:
+            n = _tell_of_qemu(frames, th, b, i, out, n)
         elif ev == E_CLOSE:
             n = _close(frames, th, _left(frames, th), ts, seq, out, n)
             n = _emit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 NULL = -(1 << 63)
+TOP = (1 << 63) - 1
 PAGE = 4096
 
 # --- events that matter here --------------------------------------------------------------------
@@ -25,7 +26,11 @@ PAGE = 4096
     E_FORK,
     E_LOST,
     E_CLOSE,
-) = range(18)
+    E_REQUEST,
+    E_DIRTY,
+    E_VIRTIO_MEM,
+    E_REGION,
+) = range(22)
 
 # --- a batch of events: b[column, event] --------------------------------------------------------
 (
@@ -44,8 +49,9 @@ PAGE = 4096
     B_CMD,
     B_ID,
     B_ARGSZ,
-) = range(15)
-B_COLS = 15
+    B_COUNT,
+) = range(16)
+B_COLS = 16
 
 # --- calls, one a row; neighbouring 4 KiB maps are one row ---------------------------------------
 (
@@ -62,7 +68,11 @@ B_COLS = 15
     K_CREATE_VM,
     K_CLOSE,
     K_LOST,
-) = range(13)
+    K_REQUEST,  # QEMU says that it was asked for a conversion
+    K_DIRTY,  # QEMU asks which pages a device wrote
+    K_VIRTIO_MEM,  # QEMU says what the guest asks of virtio-mem: C_FLAG which, C_SIZE blocks
+    K_REGION,  # QEMU's VFIO listener sees a region: C_FLAG 1 come, 0 gone
+) = range(17)
 
 (
     C_KIND,
@@ -153,7 +163,13 @@ D_COLS = 15
     W_ROLLED_BACK,  # v4: undone in forward order
     W_ENDS_QEMU,  # a failure that QEMU does not survive
     W_ABSENT_UNMAP,  # iommufd: ENOENT is taken for success over mapped pages
-) = range(13)
+    W_REPLAY,  # a listener's registration does not map what is shared
+    W_REPLAY_ENDS_QEMU,  # a map of a registration failed, and QEMU exits
+    W_REPLAY_SHORT,  # a map of a registration failed, and the listener stays
+    W_LIMIT_LEFT,  # more DMA mappings could be needed than there are: refused, and left mapped
+    W_UNREGISTERED_OTHERS,  # unregistering unmapped what another listener had mapped
+    W_DIRTY_AT_ZERO,  # a dirty query of a replayed range goes to address 0
+) = range(19)
 
 (
     Y_LOSS,
@@ -167,6 +183,6 @@ D_COLS = 15
 ) = range(8)
 
 # --- counters ------------------------------------------------------------------------------------
-N_CONFORM, N_DIVERGE, N_TELLING, N_SLOTS, N_OWED = range(5)
-N_REASON = 5
+N_CONFORM, N_DIVERGE, N_TELLING, N_SLOTS, N_OWED, N_REPLAYED = range(6)
+N_REASON = 6
 N_COLS = N_REASON + 8

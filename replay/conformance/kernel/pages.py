@@ -10,7 +10,7 @@ from typing import Any
 from ._jit import jit
 from .layout import CHUNK, CHUNK_SHIFT, H_KEY, H_ROW, H_UNIFORM
 
-__all__ = ("MOST_CHUNKS", "assign", "classify", "value_at")
+__all__ = ("MOST_CHUNKS", "assign", "classify", "find", "forget", "value_at")
 
 MOST_CHUNKS = 1 << 16
 """Chunks that one request may span: 8 TiB.  A larger one is of unknown state."""
@@ -63,6 +63,39 @@ def classify(table: Any, data: Any, proc: int, lo: int, hi: int) -> int:
                 found |= 1 << int(data[row, i])
         page = end
     return found
+
+
+@jit
+def find(table: Any, data: Any, proc: int, lo: int, hi: int, states: int) -> int:
+    """The first page in [lo, hi) whose state's bit is in ``states`` (as in classify()), or hi."""
+    if (hi - lo) >> CHUNK_SHIFT > MOST_CHUNKS:
+        return hi
+    page = lo
+    while page < hi:
+        end = min(hi, ((page >> CHUNK_SHIFT) + 1) << CHUNK_SHIFT)
+        at = _slot(table, _key(proc, page >> CHUNK_SHIFT))
+        uniform = 0 if table[at, H_KEY] == -1 else table[at, H_UNIFORM]
+        row = -1 if table[at, H_KEY] == -1 else table[at, H_ROW]
+        if row < 0:
+            if states >> uniform & 1:
+                return page
+        else:
+            for i in range(page, end):
+                if states >> int(data[row, i & (CHUNK - 1)]) & 1:
+                    return i
+        page = end
+    return hi
+
+
+@jit
+def forget(table: Any, data: Any, proc: int) -> None:
+    """Nothing is known of the process's pages; of all processes' with -1."""
+    for i in range(table.shape[0]):
+        if table[i, H_KEY] != -1 and (proc < 0 or table[i, H_KEY] >> 40 == proc):
+            if table[i, H_ROW] >= 0:
+                data[table[i, H_ROW], :] = 0
+            else:
+                table[i, H_UNIFORM] = 0
 
 
 @jit
