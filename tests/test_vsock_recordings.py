@@ -218,7 +218,7 @@ def test_the_report_shows_the_sockets_life(recording: Sockets) -> None:
     assert [s for s in text.splitlines() if len(s) > 80 and ".parquet" not in s] == []
     (finding, *_) = json.loads(render_json(result))["findings"]
     (one, *_) = finding["occurrences"]
-    assert one["local"][0] == 0xFFFFFFFF
+    assert one["local"][0] == 1
     assert one["peer"][0] == 1
     assert one["waited_ns"] > 0
     assert set(finding["vm"]) == {"name", "pid", "kvm"}

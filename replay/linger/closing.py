@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,14 @@ from replay.linger.kernel import layout as L
 
 __all__ = ("Closing", "Kind", "Timing", "closings_of", "hz_of")
 
+Row = Sequence[int | None]
+"""A record's fields; ``None`` for what nobody told."""
+
 MS = 1_000_000
 SOCK_LINGER = 1 << 4
 _ENDLESS = 1 << 31
+_EXITING = (True, False, None)
+"""Whether the process goes on: it does, it exits, its exit may have been lost."""
 _REASONS = {
     L.Y_LATE: "late_start",
     L.Y_LOSS: "loss",
@@ -68,7 +74,7 @@ class Timing:
         return grain * self.jiffy
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Closing:
     """One close, shutdown or packet.  Times in ns; ``None``: not known, or it never came.
 
@@ -104,6 +110,8 @@ class Closing:
     maybe_done_ns: int | None
     signal: int
     reset: bool
+    packet_ns: int | None
+    """When the last packet that close() sends was made."""
     shutdowns: int
     resets: int
     shutdown_flags: int
@@ -114,8 +122,12 @@ class Closing:
     lost_after: bool
     end_ns: int
     detail: int
-    moments: Mapping[str, tuple[int, int]]
-    """What happened to it: by name, time and event number."""
+    row: Row
+
+    @cached_property
+    def moments(self) -> dict[str, tuple[int, int]]:
+        """What happened to it: by name, time and event number."""
+        return _moments(self.row)
 
     @property
     def waited_ns(self) -> int:
@@ -151,53 +163,41 @@ def hz_of(records: Any, told: int | None) -> int | None:
         & (records[:, L.R_LOST] == 0)
     ]
     ratios = np.unique(both[:, L.R_LTIME] // np.maximum(both[:, L.R_SECS], 1))
-    return int(ratios[0]) if len(ratios) == 1 and int(ratios[0]) in (100, 250, 300, 1000) else None
+    return next((r for r in ratios.tolist() if r in (100, 250, 300, 1000)), None)
 
 
-def closings_of(
-    records: Any, *, hz: int | None, last_ns: int, pids: Mapping[int, int]
-) -> list[Closing]:
-    """The engine's records, by time."""
-    order = np.argsort(records[:, L.R_T0], kind="stable")
-    return [_closing(_Row(records[i]), hz, last_ns, pids) for i in order.tolist()]
+def closings_of(records: Any, *, hz: int | None, last_ns: int) -> Iterator[Closing]:
+    """The engine's records in words, in their order.  ``last_ns``: so far the trace was read."""
+    for values in records.tolist():
+        yield _closing([None if v == L.NULL else v for v in values], hz, last_ns)
 
 
-class _Row:
-    """A record's fields by name; ``None`` for what nobody told."""
-
-    def __init__(self, values: Any) -> None:
-        self._values = values
-
-    def __getitem__(self, column: int) -> int | None:
-        value = int(self._values[column])
-        return None if value == L.NULL else value
-
-    def count(self, column: int) -> int:
-        return int(self._values[column]) if int(self._values[column]) != L.NULL else 0
-
-
-def _closing(row: _Row, hz: int | None, last_ns: int, pids: Mapping[int, int]) -> Closing:
-    kind = Kind(row.count(L.R_KIND))
+def _closing(row: Row, hz: int | None, last_ns: int) -> Closing:
+    kind = Kind(_count(row, L.R_KIND))
     lingered = row[L.R_L0] is not None and row[L.R_L1] is not None
     is_open = row[L.R_T1] is None
-    begun = row.count(L.R_L0 if lingered or (is_open and row[L.R_L0] is not None) else L.R_T0)
-    ended = row.count(L.R_L1) if lingered else row[L.R_T1]
+    begun = _count(row, L.R_L0 if lingered or (is_open and row[L.R_L0] is not None) else L.R_T0)
+    ended = _count(row, L.R_L1) if lingered else row[L.R_T1]
     bracket_end = row[L.R_T1]
-    tid = row.count(L.R_TID)
+    tid = _count(row, L.R_TID)
     may, why_not, why_unknown = _may_linger(row, kind)
     timeout, endless = _timeout(row, hz)
     established, peer_full = _established(row), _peer_full(row)
     doubt = (
-        "loss" if row.count(L.R_LOST) else "same_addresses" if row.count(L.R_AMBIGUOUS) else None
+        "loss"
+        if _count(row, L.R_LOST)
+        else "same_addresses"
+        if _count(row, L.R_AMBIGUOUS)
+        else None
     )
-    why = row.count(L.R_U_WHY)
+    why = _count(row, L.R_U_WHY)
     mask = row[L.R_SHUT] if row[L.R_SHUT] is not None else row[L.R_LSHUT]
     return Closing(
         kind=kind,
         local=_address(row, L.R_LCID, L.R_LPORT),
         peer=_address(row, L.R_RCID, L.R_RPORT),
         tid=tid,
-        pid=pids.get(tid),
+        pid=row[L.R_PID],
         begun=begun,
         ended=last_ns if ended is None else ended,
         bracket_end=last_ns if bracket_end is None else bracket_end,
@@ -208,7 +208,7 @@ def _closing(row: _Row, hz: int | None, last_ns: int, pids: Mapping[int, int]) -
         why_unknown=why_unknown,
         timeout_ns=timeout,
         endless=endless,
-        transport=("virtio", "hyperv", "vmci")[row.count(L.R_TRANSPORT)],
+        transport=("virtio", "hyperv", "vmci")[_count(row, L.R_TRANSPORT)],
         established=established,
         peer_full=peer_full,
         local_full=None if mask is None else mask & 3 == 3,
@@ -219,27 +219,33 @@ def _closing(row: _Row, hz: int | None, last_ns: int, pids: Mapping[int, int]) -
         sent_ns=row[L.R_SENT],
         done_ns=row[L.R_DONE],
         maybe_done_ns=row[L.R_MAYBE],
-        signal=row.count(L.R_SIGNAL),
-        reset=bool(row.count(L.R_RESET)),
-        shutdowns=row.count(L.R_NSHUT),
-        resets=row.count(L.R_NRST),
-        shutdown_flags=row.count(L.R_SHUTFLAGS),
+        signal=_count(row, L.R_SIGNAL),
+        reset=bool(_count(row, L.R_RESET)),
+        packet_ns=row[L.R_SHUT_TS],
+        shutdowns=_count(row, L.R_NSHUT),
+        resets=_count(row, L.R_NRST),
+        shutdown_flags=_count(row, L.R_SHUTFLAGS),
         reset_in=row[L.R_RST_IN],
         reset_out=row[L.R_RST_OUT],
-        thrown_away=row.count(L.R_DROPPED),
-        bytes=row.count(L.R_BYTES),
-        lost_after=bool(row.count(L.R_LOST_AFTER)),
-        end_ns=last_ns if row[L.R_END] is None else row.count(L.R_END),
-        detail=row.count(L.R_DETAIL),
-        moments=_moments(row),
+        thrown_away=_count(row, L.R_DROPPED),
+        bytes=_count(row, L.R_BYTES),
+        lost_after=bool(_count(row, L.R_LOST_AFTER)),
+        end_ns=last_ns if row[L.R_END] is None else _count(row, L.R_END),
+        detail=_count(row, L.R_DETAIL),
+        row=row,
     )
 
 
-def _address(row: _Row, cid: int, port: int) -> tuple[int, int] | None:
-    return None if row[port] is None else (row.count(cid), row.count(port))
+def _count(row: Row, column: int) -> int:
+    """A field that is 0 where nobody told it."""
+    return row[column] or 0
 
 
-def _timeout(row: _Row, hz: int | None) -> tuple[int | None, bool]:
+def _address(row: Row, cid: int, port: int) -> tuple[int, int] | None:
+    return None if row[port] is None else (_count(row, cid), _count(row, port))
+
+
+def _timeout(row: Row, hz: int | None) -> tuple[int | None, bool]:
     """The wait's limit, and whether it has none."""
     seconds = row[L.R_SECS] if row[L.R_ON_WHY] == L.KNOWN else None
     if seconds is not None:
@@ -250,33 +256,33 @@ def _timeout(row: _Row, hz: int | None) -> tuple[int | None, bool]:
     return None, False
 
 
-def _established(row: _Row) -> bool | None:
+def _established(row: Row) -> bool | None:
     if row[L.R_STATE] is not None:
         return row[L.R_STATE] in (1, 11)
-    if row.count(L.R_NSHUT):
+    if _count(row, L.R_NSHUT):
         return True
     known = row[L.R_EST]
     return None if known is None else known == 1
 
 
-def _peer_full(row: _Row) -> bool | None:
+def _peer_full(row: Row) -> bool | None:
     """Whether the peer had shut both directions; the probe's word before the packets'."""
     if row[L.R_PSHUT] is not None:
-        return row.count(L.R_PSHUT) & 3 == 3
-    if row.count(L.R_NSHUT):
+        return _count(row, L.R_PSHUT) & 3 == 3
+    if _count(row, L.R_NSHUT):
         return False
     seen = row[L.R_PSHUT_SEEN]
     return None if seen is None else seen & 3 == 3
 
 
-def _may_linger(row: _Row, kind: Kind) -> tuple[bool | None, str, str]:
+def _may_linger(row: Row, kind: Kind) -> tuple[bool | None, str, str]:
     """Whether it may wait; else why not; or why nobody knows."""
     if kind is Kind.SHUTDOWN:
         conditions: list[tuple[bool | None, str]] = []
     else:
         conditions = [
-            (not row.count(L.R_EXITING), "its process exits"),
-            (row.count(L.R_TRANSPORT) == L.VIRTIO, "its transport never lingers"),
+            (_EXITING[_count(row, L.R_EXITING)], "its process exits"),
+            (_count(row, L.R_TRANSPORT) == L.VIRTIO, "its transport never lingers"),
             (kind is not Kind.BARE, "it is not connected"),
             (row[L.R_TYPE] != 12, "datagrams never linger"),
             (_established(row), "it is not connected"),
@@ -288,16 +294,17 @@ def _may_linger(row: _Row, kind: Kind) -> tuple[bool | None, str, str]:
         if holds is False:
             return False, why, ""
     if on is None or time is None:
-        return None, "", _REASONS.get(row.count(L.R_ON_WHY), "unknown_linger")
+        return None, "", _REASONS.get(_count(row, L.R_ON_WHY), "unknown_linger")
     if any(holds is None for holds, _ in conditions):
-        return None, "", "late_start"
+        lost = kind is not Kind.SHUTDOWN and _count(row, L.R_EXITING) == 2
+        return None, "", "loss" if lost else "late_start"
     return True, "", ""
 
 
-def _option(row: _Row) -> tuple[bool | None, bool | None]:
+def _option(row: Row) -> tuple[bool | None, bool | None]:
     """SO_LINGER is on, and its time is not 0: the call's value, else the kernel's own fields."""
     if row[L.R_ON_WHY] == L.KNOWN:
-        return row[L.R_ON] == 1, bool(row.count(L.R_SECS)) or row[L.R_ON] != 1
+        return row[L.R_ON] == 1, bool(_count(row, L.R_SECS)) or row[L.R_ON] != 1
     ticks, flags = row[L.R_LTIME], row[L.R_SKFLAGS]
     on = None if flags is None else bool(flags & SOCK_LINGER)
     return on, None if ticks is None else ticks > 0
@@ -307,7 +314,7 @@ def _not(value: bool | None) -> bool | None:
     return None if value is None else not value
 
 
-def _moments(row: _Row) -> dict[str, tuple[int, int]]:
+def _moments(row: Row) -> dict[str, tuple[int, int]]:
     """What is known of its life, by name."""
     found = {}
     for name, ts, seq in (
@@ -325,5 +332,5 @@ def _moments(row: _Row) -> dict[str, tuple[int, int]]:
         ("reset_out", L.R_RST_OUT, L.R_RST_OUT_SEQ),
     ):
         if row[ts] is not None and row[seq] is not None:
-            found[name] = (row.count(ts), row.count(seq))
+            found[name] = (_count(row, ts), _count(row, seq))
     return found

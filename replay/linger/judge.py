@@ -13,7 +13,7 @@ from replay.linger.models import LingerModel
 from replay.models.vsock_sock import VsockSock, WaitsFor
 from tracekit.findings import Confidence, Judged, Severity
 
-__all__ = ("CODES", "Breach", "Lingering", "Recorded", "judge_closings")
+__all__ = ("CODES", "Breach", "Judge", "Lingering", "Recorded")
 
 CODES = ("TK301", "TK302", "TK303", "TK304", "TK305", "TK306")
 MS = 1_000_000
@@ -52,13 +52,16 @@ class Recorded:
 
 @dataclass
 class Lingering:
-    """What a trace says of its sockets' lingering.  ``model`` null: unknown which one it has."""
+    """What a trace says of its sockets' lingering.  ``model`` null: unknown which one it has.
+
+    ``disagreements``: of two sources of one fact, by name.
+    """
 
     model: str | None
     breaches: list[Breach] = field(default_factory=list)
     judged: dict[str, Judged] = field(default_factory=dict)
-    closings: list[Closing] = field(default_factory=list)
     events: bool = True
+    disagreements: dict[str, int] = field(default_factory=dict)
 
     def of_code(self, code: str) -> list[Breach]:
         """By time."""
@@ -81,28 +84,9 @@ class _Counts:
         )
 
 
-def judge_closings(
-    closings: list[Closing],
-    model: LingerModel | None,
-    timing: Timing,
-    recorded: Recorded,
-    *,
-    credit_sides: int,
-) -> Lingering:
-    """Judge every close, shutdown and packet that the engine told."""
-    judge = _Judge(model, timing, recorded)
-    for one in closings:
-        judge.take(one)
-    judge.counts["TK306"].decided += credit_sides
-    return Lingering(
-        model=model.name if model else None,
-        breaches=judge.breaches,
-        judged={code: c.judged() for code, c in judge.counts.items()},
-        closings=closings,
-    )
+class Judge:
+    """Judges every close, shutdown and packet that the engine tells, one at a time."""
 
-
-class _Judge:
     def __init__(self, model: LingerModel | None, timing: Timing, recorded: Recorded) -> None:
         self.model = model
         self.timing = timing
@@ -112,7 +96,17 @@ class _Judge:
         self.close_waits_for = _waits(model, closing=True)
         self.shutdown_waits_for = _waits(model, closing=False)
 
+    def lingering(self, credit_sides: int) -> Lingering:
+        """What became of all that was taken; ``credit_sides``: of how many credit was seen."""
+        self.counts["TK306"].decided += credit_sides
+        return Lingering(
+            model=self.model.name if self.model else None,
+            breaches=self.breaches,
+            judged={code: c.judged() for code, c in self.counts.items()},
+        )
+
     def take(self, one: Closing) -> None:
+        """Judge one."""
         if one.kind in (Kind.CLOSE, Kind.BARE):
             waits_for = self.close_waits_for
         else:
@@ -149,13 +143,16 @@ class _Judge:
         severity: Severity = _ERROR,
         confidence: Confidence = Confidence.CERTAIN,
         unsent: int | None = None,
+        slack: int | None = None,
     ) -> None:
+        """``slack``: the one that decided, in ns."""
         if severity is _ERROR and not self.recorded.comparable_clocks:
             severity, confidence = _WARNING, Confidence.POSSIBLE
         notes = [f"rule {rule} under the {self.model.name if self.model else 'unknown'} model"]
-        if code in ("TK301", "TK302", "TK303"):
-            slack = self.timing.slack(one.timeout_ns) / MS
-            notes.append(f"slack: {slack:g} ms")
+        if slack is None and code in ("TK301", "TK302", "TK303"):
+            slack = self.timing.slack(one.timeout_ns)
+        if slack is not None:
+            notes.append(f"slack: {slack / MS:g} ms")
         self.breaches.append(
             Breach(
                 code=code, rule=rule, closing=one, severity=severity, confidence=confidence,
@@ -307,13 +304,11 @@ class _Judge:
                 counts.no(reason)
                 return
         if one.thrown_away:
-            counts.decided += 1
             self._tell(
                 one, "TK304", "L11", "thrown away by the peer",
                 "bytes were handed over and the peer threw them away unread",
                 severity=_NOTE, unsent=one.thrown_away,
             )  # fmt: skip
-            return
         died = one.died_ns
         left = one.unsent_at_end
         if not left:
@@ -333,7 +328,7 @@ class _Judge:
         self._tell(
             one, "TK304", "L11", "never handed over",
             "bytes were never handed over when the connection ended",
-            severity=_ERROR if sure else _NOTE, unsent=left,
+            severity=_ERROR if sure else _NOTE, unsent=left, slack=slack,
         )  # fmt: skip
 
     # -- TK305 -----------------------------------------------------------------------------------
@@ -341,6 +336,8 @@ class _Judge:
     def _handshake(self, one: Closing) -> None:
         """One SHUTDOWN, or one RST where the peer was first (L8, L9); the timer (L10)."""
         counts = self.counts["TK305"]
+        if one.transport != "virtio":
+            return  # their packets are none of virtio's
         for reason in (
             one.doubt,
             None if self.recorded.allocated else "no_event:vsock.packet_allocated",
@@ -352,21 +349,24 @@ class _Judge:
                 counts.no(reason)
                 return
         counts.decided += 1
-        if not one.established or one.transport != "virtio":
+        if not one.established:
             return
         sent = (one.shutdowns, one.resets)
+        slack = self.timing.slack(None)
+        decided = one.ended if one.packet_ns is None else one.packet_ns
         overtaken = one.maybe_done_ns is not None and (
-            one.begun - self.timing.slack(None) <= one.maybe_done_ns <= one.ended
+            one.begun - slack <= one.maybe_done_ns <= decided
         )
         expected = {(0, 1)} if one.peer_full else {(0 if one.local_full else 1, 0)}
         if overtaken:  # the peer's end came while close() began: either is right
             expected |= {(0, 1), (0, 0), (0 if one.local_full else 1, 0)}
         if sent not in expected:
             if sent == (0, 0):
-                self._tell(one, "TK305", "L9", "neither", "close() sent neither SHUTDOWN nor RST")
+                said = "close() sent neither SHUTDOWN nor RST"
+                self._tell(one, "TK305", "L9", "neither", said, slack=slack)
             else:
                 said = f"close() sent {one.shutdowns} SHUTDOWN and {one.resets} RST"
-                self._tell(one, "TK305", "L8", "packets", said)
+                self._tell(one, "TK305", "L8", "packets", said, slack=slack)
             return
         if one.shutdowns and one.shutdown_flags != 3:
             self._tell(one, "TK305", "L8", "flags", "close() did not shut both directions")
@@ -378,20 +378,22 @@ class _Judge:
         if one.lost_after or one.reset or not self.recorded.received or one.died_before_end:
             return
         due = one.bracket_end + CLOSE_TIMEOUT
-        slack = self.timing.slack(CLOSE_TIMEOUT) + self.timing.grain(CLOSE_TIMEOUT)
+        slack = self.timing.slack(CLOSE_TIMEOUT)
+        late = due + slack + self.timing.grain(CLOSE_TIMEOUT)
         if one.reset_out is not None:
             if one.reset_in is not None and one.reset_in <= one.reset_out:
                 return
             if one.reset_out < due - self.timing.slack(None):
-                self._tell(
-                    one, "TK305", "L10", "timer", "a reset was sent before its 8 s were over"
-                )
-            elif one.reset_out > due + slack:
-                self._tell(one, "TK305", "L10", "timer", "the reset came later than 8 s")
-        elif one.died_ns is None and one.end_ns > due + slack:
-            self._tell(
-                one, "TK305", "L10", "timer", "no reset was sent although the peer never answered"
-            )
+                said, slack = "a reset was sent before its 8 s were over", self.timing.slack(None)
+            elif one.reset_out > late:
+                said = "the reset came later than 8 s"
+            else:
+                return
+        elif (one.died_ns is None or one.died_ns > late) and one.end_ns > late:
+            said = "no reset was sent although the peer never answered"
+        else:
+            return
+        self._tell(one, "TK305", "L10", "timer", said, slack=slack)
 
 
 _CREDIT = {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from replay.linger.closing import Kind
+import numpy as np
+
+from replay.linger.closing import Closing, Kind
 from replay.linger.run import judge_lingering
 
 if TYPE_CHECKING:
@@ -13,14 +16,23 @@ if TYPE_CHECKING:
 
     from tracekit.store import Trace
 
-__all__ = ("WAITED_BELOW_MS", "linger_statistics")
+__all__ = ("WAITED_BELOW_MS", "linger_statistics", "linger_summary")
 
 WAITED_BELOW_MS = (1, 10, 100, 1_000, 10_000)
 """Upper ends of the histogram's classes; the last class has none."""
 
 
 def linger_statistics(trace: Trace, *, model: str | None = None) -> pl.DataFrame:
-    """One row a process and port: closes, how many lingered, how long they waited, what was lost.
+    """The table of :func:`linger_summary`."""
+    return linger_summary(trace, model=model)[0]
+
+
+def linger_summary(
+    trace: Trace, *, model: str | None = None
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Every close by process and port, and how often two sources of one fact disagreed.
+
+    One row a process and port: closes, how many lingered, how long they waited, what was lost.
 
     The port is the lower of both ends', which is the server's as a rule.  ``waited`` counts the
     closes in the classes of :data:`WAITED_BELOW_MS`.  ``dropped`` bytes are those that the peer
@@ -28,29 +40,31 @@ def linger_statistics(trace: Trace, *, model: str | None = None) -> pl.DataFrame
     """
     import polars as pl
 
-    closes = [c for c in judge_lingering(trace, model=model).closings if c.kind is Kind.CLOSE]
-    rows = pl.DataFrame(
-        {
-            "pid": [c.pid or c.tid for c in closes],
-            "port": [
-                min(c.local[1], c.peer[1]) if c.local and c.peer else None for c in closes
-            ],
-            "lingering": [bool(c.may_linger) for c in closes],
-            "waited_ns": [c.waited_ns for c in closes],
-            "bytes": [c.bytes for c in closes],
-            "dropped": [c.thrown_away or max(c.unsent_at_end or 0, 0) for c in closes],
-        },
-        schema={
-            "pid": pl.Int64, "port": pl.Int64, "lingering": pl.Boolean, "waited_ns": pl.Int64,
-            "bytes": pl.Int64, "dropped": pl.Int64,
-        },
-    )  # fmt: skip
+    pids, ports, lingering, waits, sizes, lost = (array("q") for _ in range(6))
+
+    def take(one: Closing) -> None:
+        if one.kind is not Kind.CLOSE:
+            return
+        pids.append(one.pid or one.tid)
+        ports.append(min(one.local[1], one.peer[1]) if one.local and one.peer else -1)
+        lingering.append(bool(one.may_linger))
+        waits.append(one.waited_ns)
+        sizes.append(one.bytes)
+        lost.append(one.thrown_away or max(one.unsent_at_end or 0, 0))
+
+    judged = judge_lingering(trace, model=model, each=take)
+    columns = {
+        "pid": pids, "port": ports, "lingering": lingering, "waited_ns": waits, "bytes": sizes,
+        "dropped": lost,
+    }  # fmt: skip
+    rows = pl.DataFrame({name: np.frombuffer(a, np.int64) for name, a in columns.items()})
+    rows = rows.with_columns(pl.when(pl.col("port") >= 0).then(pl.col("port")).alias("port"))
     limits = [0, *(ms * 1_000_000 for ms in WAITED_BELOW_MS), 1 << 62]
     waited = pl.col("waited_ns")
     classes = [
         ((waited >= low) & (waited < high)).sum().cast(pl.Int64) for low, high in pairwise(limits)
     ]
-    return (
+    table = (
         rows.group_by("pid", "port")
         .agg(
             pl.len().cast(pl.Int64).alias("closes"),
@@ -63,3 +77,4 @@ def linger_statistics(trace: Trace, *, model: str | None = None) -> pl.DataFrame
         )
         .sort("pid", "port")
     )
+    return table, judged.disagreements

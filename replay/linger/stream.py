@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -15,8 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from replay.linger.kernel import layout as L
+from replay.linger.numbers import Numbers, distinct
+from tracekit.events import event_columns
 
-__all__ = ("COLUMNS", "LingerStream", "concerns", "load_kernel")
+__all__ = ("COLUMNS", "LingerStream", "columns_of", "concerns", "load_kernel")
 
 _CODES: dict[str, int] = {
     "socket.entered": L.EV_SOCKET,
@@ -32,6 +34,7 @@ _CODES: dict[str, int] = {
     "setsockopt.entered": L.EV_SETSOCKOPT,
     "setsockopt.returned": L.EV_SETSOCKOPT_RET,
     "setsockopt.called": L.EV_OPTION,
+    "setsockopt.arguments": L.EV_ARGUMENTS,
     "shutdown.entered": L.EV_SHUTDOWN,
     "shutdown.returned": L.EV_SHUTDOWN_RET,
     "close.entered": L.EV_CLOSE,
@@ -65,7 +68,7 @@ _CODES: dict[str, int] = {
 }
 COLUMNS: tuple[str, ...] = (
     "ts_ns", "seq", "event", "pid", "tid", "size", "flags", "attributes", "ret", "object", "fd",
-    "file_fd", "cmd", "argsz", "id", "count", "offset", "until_ns", "local", "peer",
+    "cmd", "argsz", "id", "count", "offset", "until_ns", "local", "peer",
 )  # fmt: skip
 """The columns of a trace that the socket engine reads."""
 
@@ -84,15 +87,24 @@ _PLAIN = (
     (L.B_OFFSET, "offset"),
     (L.B_UNTIL, "until_ns"),
 )
-_RETURNS_FD = (L.EV_SOCKET_RET, L.EV_ACCEPT_RET, L.EV_DUP_RET)
-_PACKETS = (L.EV_ALLOC, L.EV_RECV)
 LOCAL_CID = 1
 ANY_CID = 0xFFFFFFFF
+_KEPT = 1 << 16
+"""Things of one kind that are held before those that are over are forgotten."""
 
 
 def concerns(events: Mapping[str, int]) -> bool:
     """Whether a trace with these events says anything of vsock."""
     return any(n and name.startswith("vsock.") for name, n in events.items())
+
+
+def columns_of(events: Mapping[str, int]) -> Sequence[str]:
+    """Those of :data:`COLUMNS` that events of this trace may fill."""
+    filled = {"ts_ns", "seq", "event", "pid", "tid"}
+    for name, count in events.items():
+        if count and name in _CODES:
+            filled.update(column.name for column, _, _ in event_columns(name))
+    return [c for c in COLUMNS if c in filled]
 
 
 def load_kernel(*, compiled: bool) -> ModuleType:
@@ -108,178 +120,171 @@ def load_kernel(*, compiled: bool) -> ModuleType:
     return importlib.import_module(f"{name}.frames")
 
 
-class Numbers:
-    """Small numbers for things that have large names, given out when first seen."""
-
-    def __init__(self) -> None:
-        self.of: dict[Any, int] = {}
-        self.names: list[Any] = []
-        self.free: list[int] = []
-
-    def number(self, name: Any) -> int:
-        """The number of one thing."""
-        found = self.of.get(name)
-        if found is None:
-            if self.free:
-                found = self.free.pop()
-                self.names[found] = name
-            else:
-                found = len(self.names)
-                self.names.append(name)
-            self.of[name] = found
-        return found
-
-    def numbers(self, values: Any) -> Any:
-        """The numbers of an array of integers."""
-        unique, inverse = np.unique(values, return_inverse=True)
-        table = np.array([self.number(v) for v in unique.tolist()] or [0], np.int64)
-        return table[inverse.reshape(-1)]
-
-    def forget(self, numbers: Any) -> None:
-        """These things are gone; their numbers may be given to others."""
-        for number in numbers.tolist():
-            del self.of[self.names[number]]
-            self.names[number] = None
-            self.free.append(number)
-
-
 class LingerStream:
-    """Turns record batches into the kernel's rows; remembers what the numbers stand for."""
+    """Turns record batches into the kernel's rows; remembers what the numbers stand for.
+
+    ``processes``: numbers of the last batch's threads, and their processes.  ``ends``: of the sides
+    that were given a number, by number, (own CID, own port, the peer's address, of loopback).
+    """
 
     def __init__(self) -> None:
-        self.threads = Numbers()
-        self.sockets = Numbers()
-        self.sides = Numbers()
-        self.descriptors = Numbers()
+        self.threads, self.sockets = Numbers(_KEPT), Numbers(_KEPT)
+        self.sides, self.descriptors = Numbers(_KEPT), Numbers(_KEPT)
         self.parents: dict[int, int] = {}
-        self.inherited: list[int] = []
-        self.cids: dict[int, int] = {}
-        self.pids: dict[int, int] = {}
+        self.inherited: dict[int, int] = {}
+        self.ends: dict[int, tuple[int, int, int, bool]] = {}
+        self.processes: tuple[Any, Any] = (np.empty(0, np.int64), np.empty(0, np.int64))
         self.rows = 0
         self.last_ts = 0
+        self._buffer = np.empty(0, np.int64)
 
     def batch(self, record_batch: pa.RecordBatch) -> Any:
-        """The rows of a batch that concern sockets, as int64 array (B_COLS, rows)."""
-        self.rows += record_batch.num_rows
-        get = {name: record_batch.column(i) for i, name in enumerate(record_batch.schema.names)}
-        if record_batch.num_rows:
-            self.last_ts = int(_values(get["ts_ns"])[-1])
-        words = get["event"].dictionary.to_pylist()
-        lut = np.array([_CODES.get(w, 0) for w in words] or [0], np.int64)
-        if not lut.any():
+        """The rows of a batch that concern sockets, as int64 array (B_COLS, rows).
+
+        It is valid until the next batch.  Rows that are none of ours may be among them, as event 0.
+        """
+        n = record_batch.num_rows
+        self.rows += n
+        if not n:
             return np.empty((L.B_COLS, 0), np.int64)
-        codes = lut[np.asarray(get["event"].indices)]
-        at = np.flatnonzero(codes)
-        n = len(at)
-        out = np.full((L.B_COLS, n), L.NULL, np.int64)
+        self.last_ts = int(_values(record_batch.column("ts_ns"))[-1])
+        event = record_batch.column("event")
+        words = event.dictionary.to_pylist()
+        lut = np.array([_CODES.get(w, 0) for w in words] or [0], np.int64)
+        code = lut[np.asarray(event.indices)]
+        concerned = np.count_nonzero(code)
+        if 2 * concerned < n:
+            at = np.flatnonzero(code)
+            record_batch, code, n = record_batch.take(pa.array(at)), code[at], len(at)
+        out = self._rows(n)
         if not n:
             return out
-        code = codes[at]
+        get = dict(zip(record_batch.schema.names, record_batch.columns, strict=True))
         out[L.B_EV] = code
         for column, name in _PLAIN:
-            _fill(out[column], get[name], at)
-        for name in ("vsock.vmci_release", "vsock.hyperv_release"):
+            _fill(out[column], get.get(name))
+        for name, transport in (("vsock.vmci_release", L.VMCI), ("vsock.hyperv_release", L.HYPERV)):
             if name in words:
-                mine = np.asarray(get["event"].indices)[at] == words.index(name)
-                out[L.B_ID][mine] = L.VMCI if "vmci" in name else L.HYPERV
-        tid = np.full(n, L.NULL, np.int64)
-        _fill(tid, get["tid"], at)
-        out[L.B_THREAD] = self.threads.numbers(tid)
-        pid = np.full(n, L.NULL, np.int64)
-        _fill(pid, get["pid"], at)
-        self._processes(tid, pid, code, out)
-        self._sockets(out, get["object"], at)
-        self._addresses(out, code, get, at)
+                mine = np.asarray(get["event"].indices) == words.index(name)
+                out[L.B_ID][mine] = transport
+        self._processes(out, code, get)
+        self._sockets(out, code, get)
+        self._addresses(out, code, get)
         return out
 
-    def _processes(self, tid: Any, pid: Any, code: Any, out: Any) -> None:
+    def _rows(self, n: int) -> Any:
+        if len(self._buffer) < L.B_COLS * n:
+            self._buffer = np.empty(L.B_COLS * n, np.int64)
+        return self._buffer[: L.B_COLS * n].reshape(L.B_COLS, n)
+
+    def _processes(self, out: Any, code: Any, get: Mapping[str, pa.Array]) -> None:
         """Descriptors, by whose they are; threads that events name."""
+        tid, pid = out[L.B_THREAD], np.empty(len(code), np.int64)
+        _fill(tid, get.get("tid"))
+        _fill(pid, get.get("pid"))
         known = pid != L.NULL
-        if known.any():
-            self.pids.update(zip(tid[known].tolist(), pid[known].tolist(), strict=True))
         table = np.where(known, pid, tid)
+        names, place = distinct(tid)
+        numbers = self.threads.numbers(names.tolist(), self.last_ts)
+        of = np.full(len(names), L.NULL, np.int64)
+        of[place[known]] = pid[known]
+        self.processes = numbers, of
         of_threads = (code == L.EV_FORK) | (code == L.EV_SIGNAL)
         if of_threads.any():
-            out[L.B_FD2][of_threads] = self.threads.numbers(out[L.B_ID][of_threads])
+            named, where = distinct(out[L.B_ID][of_threads])
+            out[L.B_FD2][of_threads] = self.threads.numbers(named.tolist(), self.last_ts)[where]
             for i in np.flatnonzero(code == L.EV_FORK).tolist():
                 if len(self.parents) < 1 << 20:
                     self.parents[int(out[L.B_ID, i])] = int(table[i])
+        out[L.B_THREAD] = numbers[place]
         fd = out[L.B_FD]
         self._descriptors(fd, table, fd != L.NULL)
-        returns = np.isin(code, _RETURNS_FD) & (out[L.B_RET] >= 0)
-        out[L.B_FD2][returns] = out[L.B_RET][returns]
-        self._descriptors(out[L.B_FD2], table, returns)
+        returns = (code == L.EV_SOCKET_RET) | (code == L.EV_ACCEPT_RET) | (code == L.EV_DUP_RET)
+        returns &= out[L.B_RET] >= 0
+        if returns.any():
+            out[L.B_FD2][returns] = out[L.B_RET][returns]
+            self._descriptors(out[L.B_FD2], table, returns)
 
     def _descriptors(self, fd: Any, table: Any, mine: Any) -> None:
         """Replace descriptors by numbers, in place; -1 where there is none."""
         rows = np.flatnonzero(mine & (fd >= 0) & (fd < 1 << 31))
         keys = (table[rows] << 31) | fd[rows]
         fd[mine] = -1
-        unique, inverse = np.unique(keys, return_inverse=True)
-        numbers = np.array([self._descriptor(v) for v in unique.tolist()] or [0], np.int64)
-        fd[rows] = numbers[inverse.reshape(-1)]
+        unique, place = distinct(keys)
+        numbers = self.descriptors.numbers(unique.tolist(), self.last_ts)
+        if len(rows):
+            fd[rows] = numbers[place]
+        for number in self.descriptors.fresh:
+            if number not in self.inherited:
+                self.inherited[number] = self._inherited(number)
 
-    def _descriptor(self, key: int) -> int:
-        number = self.descriptors.of.get(key)
-        if number is not None:
-            return number
-        number = self.descriptors.number(key)
-        if number == len(self.inherited):
-            self.inherited.append(-1)
-        parent = self.parents.get(key >> 31)
-        above = self.descriptors.of.get(parent << 31 | key & 0x7FFFFFFF) if parent else None
-        self.inherited[number] = -1 if above is None else above
-        return number
+    def _inherited(self, number: int) -> int:
+        """The parent's descriptor of the same number, or -1."""
+        key = self.descriptors.names[number]
+        parent = self.parents.get(key >> 31) if key is not None else None
+        if key is None or parent is None:
+            return -1
+        return self.descriptors.of.get(parent << 31 | key & 0x7FFFFFFF, -1)
 
-    def _sockets(self, out: Any, pointer: pa.Array, at: Any) -> None:
-        value = np.full(len(at), L.NULL, np.int64)
-        _fill(value, pointer, at)
-        rows = np.flatnonzero((value != L.NULL) & (out[L.B_EV] != L.EV_TAKE))
-        out[L.B_SK] = -1
-        out[L.B_SK][rows] = self.sockets.numbers(value[rows])
+    def _sockets(self, out: Any, code: Any, get: Mapping[str, pa.Array]) -> None:
+        sk = out[L.B_SK]
+        _fill(sk, get.get("object"))
+        sk[code == L.EV_TAKE] = L.NULL
+        names, place = distinct(sk)
+        told = names != L.NULL
+        numbers = np.full(len(names), -1, np.int64)
+        if told.any():
+            numbers[told] = self.sockets.numbers(names[told].tolist(), self.last_ts)
+        sk[:] = numbers[place]
 
-    def _addresses(self, out: Any, code: Any, get: Mapping[str, pa.Array], at: Any) -> None:
+    def _addresses(self, out: Any, code: Any, get: Mapping[str, pa.Array]) -> None:
         """Number the sides: of a packet sent the sender's, of one received the receiver's too."""
-        local = np.full(len(at), L.NULL, np.int64)
-        peer = local.copy()
-        _fill(local, get["local"], at)
-        _fill(peer, get["peer"], at)
-        out[L.B_LOCAL], out[L.B_PEER] = local, peer
-        out[L.B_A] = out[L.B_B] = -1
+        a, b = out[L.B_A], out[L.B_B]
+        _fill(a, get.get("local"))
+        _fill(b, get.get("peer"))
+        rows = np.flatnonzero((a != L.NULL) & (b != L.NULL))
+        received = code == L.EV_RECV
+        # Rows that the kernel would look up in no table.
+        bad = received | (code == L.EV_ALLOC)
+        bad[rows] = False
+        out[L.B_EV][bad] = 0
+        if not len(rows):
+            a[:] = b[:] = -1
+            return
+        whole = len(rows) == len(code)
+        locals_, at_local = distinct(a if whole else a[rows])
+        peers, at_peer = distinct(b if whole else b[rows])
+        pairs, place = distinct(at_local.astype(np.int64) * len(peers) + at_peer)
+        local, peer = locals_[pairs // len(peers)], peers[pairs % len(peers)]
         lcid, rcid = local >> 32 & ANY_CID, peer >> 32 & ANY_CID
         loop = (lcid == LOCAL_CID) | (rcid == LOCAL_CID) | (lcid == rcid)
-        out[L.B_LOOP] = loop
-        have = (local != L.NULL) & (peer != L.NULL)
-        here = have & (code != L.EV_RECV)
-        out[L.B_A][here] = self._sides(local[here], peer[here], loop[here])
-        come = have & (code == L.EV_RECV)
-        out[L.B_B][come] = self._sides(peer[come], local[come], loop[come])
-        both = come & loop
-        out[L.B_A][both] = self._sides(local[both], peer[both], loop[both])
-        # Rows that the kernel would look up in no table.
-        bad = np.isin(code, _PACKETS) & ~have
-        out[L.B_EV][bad] = 0
+        come = received if whole else received[rows]
+        is_sent, is_come = np.zeros(len(pairs), bool), np.zeros(len(pairs), bool)
+        is_sent[place[~come]] = True
+        is_come[place[come]] = True
+        own = self._sides(local, peer, loop, is_sent | (is_come & loop))
+        others = self._sides(peer, local, loop, is_come)
+        a[:] = b[:] = -1
+        a[rows] = np.where(come & ~loop[place], -1, own[place])
+        b[rows] = np.where(come, others[place], -1)
 
-    def _sides(self, own: Any, other: Any, loop: Any) -> Any:
+    def _sides(self, own: Any, other: Any, loop: Any, wanted: Any) -> Any:
         """A socket of this machine is named by its port and the peer's address."""
-        if not len(own):
-            return own
-        unique, inverse = np.unique(np.stack([own, other]), axis=1, return_inverse=True)
-        flags = np.zeros(unique.shape[1], bool)
-        flags[inverse.reshape(-1)] = loop
-        numbers = []
-        for (mine, its), is_loop in zip(unique.T.tolist(), flags.tolist(), strict=True):
-            number = self.sides.number((mine & ANY_CID, its & ((1 << 64) - 1)))
-            cid = mine >> 32 & ANY_CID
-            if number not in self.cids or self.cids[number] == ANY_CID:
-                self.cids[number] = cid
-            self.fresh(number, cid, mine & ANY_CID, its, is_loop)
-            numbers.append(number)
-        return np.array(numbers, np.int64)[inverse.reshape(-1)]
-
-    fresh: Callable[[int, int, int, int, bool], None]
-    """Called for each side of a batch: its number, CID, port, peer address, whether it is one of
-    loopback."""
+        found = np.full(len(own), -1, np.int64)
+        chosen = np.flatnonzero(wanted)
+        if not len(chosen):
+            return found
+        port, peer = (own[chosen] & ANY_CID).tolist(), other[chosen].view(np.uint64).tolist()
+        names = [mine << 64 | its for mine, its in zip(port, peer, strict=True)]
+        found[chosen] = self.sides.numbers(names, self.last_ts)
+        if len(self.ends) < len(self.sides.fresh):
+            cid, loops = (own[chosen] >> 32 & ANY_CID).tolist(), loop[chosen].tolist()
+            numbers = found[chosen].tolist()
+            fresh = set(self.sides.fresh)
+            for number, *end in zip(numbers, cid, port, peer, loops, strict=True):
+                if number in fresh:
+                    self.ends.setdefault(number, (end[0], end[1], end[2], end[3]))
+        return found
 
 
 def _values(array: pa.Array) -> Any:
@@ -289,13 +294,17 @@ def _values(array: pa.Array) -> Any:
     return values.view(np.int64) if dtype == np.uint64 else values
 
 
-def _fill(row: Any, array: pa.Array, at: Any) -> None:
-    """Write chosen values of an Arrow integer array, nulls as NULL."""
-    if array.null_count == len(array):
+def _fill(row: Any, array: pa.Array | None) -> None:
+    """Write an Arrow integer array's values, nulls as NULL."""
+    if array is None or array.null_count == len(array):
         row[:] = L.NULL
-        return
-    row[:] = _values(array)[at]
-    if array.null_count:
+    elif not array.null_count:
+        row[:] = _values(array)
+    else:
+        row[:] = L.NULL
         bitmap = np.frombuffer(array.buffers()[0], np.uint8)
-        places = at + array.offset
-        row[(bitmap[places >> 3] >> (places & 7)) & 1 == 0] = L.NULL
+        first, skipped = divmod(array.offset, 8)
+        last = (array.offset + len(array) + 7) // 8
+        bits = np.unpackbits(bitmap[first:last], bitorder="little")
+        valid = bits[skipped : skipped + len(array)].view(bool)
+        np.copyto(row, _values(array), where=valid)

@@ -29,12 +29,25 @@ else:
 
     numba: Any = importlib.import_module("numba")
     config: Any = importlib.import_module("numba.core.config")
+    types: Any = importlib.import_module("numba.core.types")
 
     def jit(function: F) -> F:
-        """Compile on first use, for callers inside the kernel."""
+        """Compile on first use, for callers inside the kernel only.
+
+        Inlined, since to hand over all tables takes longer than most functions do.  Without
+        reference counting (nothing here owns memory), and once for all integers: numba would
+        otherwise compile a function again for each constant that it is called with.
+        """
         if config.DISABLE_JIT:
             return function
-        made: F = numba.njit(function)
+        dispatcher: Any = numba.njit(
+            no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False, forceinline=True
+        )(function)
+        template = dispatcher.get_call_template
+        dispatcher.get_call_template = lambda args, kws: template(
+            tuple(types.unliteral(a) for a in args), kws
+        )
+        made: F = dispatcher
         return made
 
     def entry(function: F) -> F:
@@ -48,9 +61,9 @@ else:
         folder = cache_folder().parent
         config.CACHE_DIR = str(folder / f"linger-{digest.hexdigest()[:16]}")
         try:
-            made: F = numba.njit(cache=True)(function)
+            made: F = numba.njit(cache=True, _nrt=False)(function)
         except RuntimeError:  # nowhere to keep it
-            made = numba.njit(function)
+            made = numba.njit(_nrt=False)(function)
         finally:
             config.CACHE_DIR = given
         return made

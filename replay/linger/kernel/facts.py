@@ -9,6 +9,8 @@ from ._jit import jit
 
 __all__ = (
     "begin",
+    "bind",
+    "copy",
     "emit",
     "end_life",
     "facts",
@@ -17,6 +19,9 @@ __all__ = (
     "unsent",
     "unsent_why",
 )
+
+EXITS_NS = 10_000_000_000
+"""A process whose exit was lost so long ago has closed its sockets."""
 
 
 @jit
@@ -34,7 +39,7 @@ def unsent_why(k: Any, s: int) -> int:
     if not g[L.G_HAS_PACKETS]:
         return L.Y_ONE_SIDED
     if g[L.G_HAS_SENT]:
-        if S[s, L.S_CBAD]:
+        if S[s, L.S_CBAD] or (g[L.G_BYTES_FORGOTTEN] and not S[s, L.S_LOOP]):
             return L.Y_LATE
         if not S[s, L.S_LOOP] and S[s, L.S_SK] < 0:
             return L.Y_ONE_SIDED
@@ -53,8 +58,15 @@ def unsent(k: Any, s: int) -> int:
 def emit(k: Any, row: Any) -> None:
     """Tell a record."""
     n = k.g[L.G_OUT]
-    k.out[n] = row
+    copy(k.out[n], row)
     k.g[L.G_OUT] = n + 1
+
+
+@jit
+def copy(to: Any, row: Any) -> None:
+    """An assignment of a slice would need reference counts."""
+    for c in range(L.R_COLS):
+        to[c] = row[c]
 
 
 @jit
@@ -77,6 +89,19 @@ def new_life(k: Any, s: int, ts: int, seq: int, kind: int) -> None:
         k.O[S[s, L.S_OBJ], L.O_SIDE] = -1
     S[s, L.S_SK] = S[s, L.S_OBJ] = S[s, L.S_QTHREAD] = -1
     S[s, L.S_START], S[s, L.S_START_SEQ], S[s, L.S_TYPE], S[s, L.S_EST] = ts, seq, kind, 0
+
+
+@jit
+def bind(k: Any, sk: int, s: int) -> None:
+    """A kernel socket is that of a side, as a probe tells; what it has sent is the side's."""
+    K, S = k.K, k.S
+    if S[s, L.S_SK] >= 0 and S[s, L.S_SK] != sk and not S[s, L.S_CLOSED]:
+        S[s, L.S_AMBIGUOUS] = 1
+    elif K[sk, L.K_SIDE] != s:
+        S[s, L.S_CBAD] = int(K[sk, L.K_SIDE] >= 0 or K[sk, L.K_DIRTY] != 0)
+        S[s, L.S_C] = K[sk, L.K_BYTES]
+        K[sk, L.K_SIDE], K[sk, L.K_BYTES], K[sk, L.K_DIRTY] = s, 0, 0
+        S[s, L.S_SK] = sk
 
 
 @jit
@@ -130,11 +155,14 @@ def begin(k: Any, t: int, kind: int, level: int, ts: int, seq: int) -> None:
     ):  # fmt: skip
         row[c] = 0
     row[L.R_KIND], row[L.R_LEVEL], row[L.R_T0], row[L.R_SEQ0] = kind, level, ts, seq
-    row[L.R_TID], row[L.R_SK] = k.T[t, L.T_TID], -1
+    row[L.R_TID], row[L.R_PID], row[L.R_SK] = k.T[t, L.T_TID], k.T[t, L.T_PID], -1
     row[L.R_ON_WHY] = row[L.R_U_WHY] = L.Y_LATE
+    lost = k.g[L.G_LOST_UNTIL]
     if k.T[t, L.T_EXIT] != L.NULL:
         row[L.R_EXITING] = 1
-    if k.T[t, L.T_SIGNAL] != L.NULL:
+    elif lost != L.NULL and k.T[t, L.T_IN_TS] <= lost and ts - lost < EXITS_NS:
+        row[L.R_EXITING] = 2  # nobody knows
+    if k.T[t, L.T_SIGNAL] != L.NULL or k.g[L.G_SIGNALS_FORGOTTEN]:
         row[L.R_SIGNAL] = 2
     k.T[t, L.T_OPEN], k.T[t, L.T_TRANS] = kind, -1
 
@@ -198,7 +226,7 @@ def finish_bracket(k: Any, t: int, s: int, ts: int, seq: int) -> None:
     if row[L.R_KIND] == L.CLOSE and s >= 0:
         if S[s, L.S_CLOSED]:
             end_life(k, s, ts)
-        k.E[s] = row
+        copy(k.E[s], row)
         S[s, L.S_CLOSED] = 1
         S[s, L.S_EST] = 0
         T[t, L.T_CLOSED] = s

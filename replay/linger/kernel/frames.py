@@ -6,10 +6,10 @@ from typing import Any
 
 from . import layout as L
 from ._jit import entry, jit
-from .facts import begin, emit, end_life, facts, finish_bracket
+from .facts import begin, bind, emit, end_life, facts, finish_bracket
 from .packets import allocated, bytes_sent, done, received
 
-__all__ = ("finish", "run", "tell")
+__all__ = ("finish", "let_go", "run", "tell")
 
 CLOEXEC_TYPE = 0xF
 """The type of socket()'s second argument without its flags."""
@@ -54,6 +54,12 @@ def finish(k: Any, at: int) -> int:
 def tell(k: Any, s: int) -> None:
     """Tell the close of one side now."""
     end_life(k, s, k.g[L.G_LAST_TS])
+
+
+@entry
+def let_go(k: Any, at: int) -> None:
+    """A descriptor's process is gone."""
+    dropped(k, at)
 
 
 @jit
@@ -168,6 +174,9 @@ def step(k: Any, b: Any, i: int) -> None:
     elif e == L.EV_SENT:
         if b[L.B_SK, i] >= 0 and b[L.B_SIZE, i] >= 0:
             bytes_sent(k, t, b[L.B_SK, i], b[L.B_SIZE, i], ts, seq)
+    elif e == L.EV_ARGUMENTS:
+        T[t, L.T_EPROBE] = int(b[L.B_ID, i] == 1 and b[L.B_CMD, i] == 13)
+        T[t, L.T_EPROBE_ON], T[t, L.T_EPROBE_SECS] = b[L.B_FLAGS, i], b[L.B_COUNT, i]
     elif e >= L.EV_RELEASE:
         probed(k, t, b, i)
     elif e == L.EV_FORK:
@@ -260,7 +269,12 @@ def called(k: Any, t: int, b: Any, i: int) -> None:
             short = b[L.B_ARGSZ, i] != L.NULL and b[L.B_ARGSZ, i] < 8
             on = b[L.B_FLAGS, i] if not short and b[L.B_COUNT, i] != L.NULL else L.NULL
             option(k, t, b[L.B_FD, i], on, b[L.B_COUNT, i], ts, seq)
+            if T[t, L.T_EPROBE] and on != L.NULL:
+                same = T[t, L.T_EPROBE_ON] == on and T[t, L.T_EPROBE_SECS] == b[L.B_COUNT, i]
+                k.g[L.G_EPROBE_WRONG] += int(not same)
+        T[t, L.T_EPROBE] = 0
     elif e == L.EV_SETSOCKOPT_RET:
+        T[t, L.T_EPROBE] = 0
         if in_call(k, t, L.EV_SETSOCKOPT) and T[t, L.T_IN_ARG] and ret < 0:
             o = names(k, t)
             if o >= 0 and T[t, L.T_OLD_ON] != -2:
@@ -326,13 +340,7 @@ def probed(k: Any, t: int, b: Any, i: int) -> None:
         if s < 0 and sk >= 0:
             s = K[sk, L.K_SIDE]
         if s >= 0 and sk >= 0:
-            if S[s, L.S_SK] >= 0 and S[s, L.S_SK] != sk and not S[s, L.S_CLOSED]:
-                S[s, L.S_AMBIGUOUS] = 1
-            elif K[sk, L.K_SIDE] != s:
-                S[s, L.S_CBAD] = int(K[sk, L.K_SIDE] >= 0 or K[sk, L.K_DIRTY] != 0)
-                S[s, L.S_C] = K[sk, L.K_BYTES]
-                K[sk, L.K_SIDE], K[sk, L.K_BYTES], K[sk, L.K_DIRTY] = s, 0, 0
-                S[s, L.S_SK] = sk
+            bind(k, sk, s)
         T[t, L.T_TRANS] = s
         facts(k, t, s, o)
     elif e == L.EV_TRANSPORT_RET or e == L.EV_OTHER_RET:

@@ -62,7 +62,8 @@ REQUEST, RESPONSE, RST, SHUT, RW = range(1, 6)
     EV_PUT,
     EV_DONE,
     EV_RESET,
-) = range(1, 41)
+    EV_ARGUMENTS,
+) = range(1, 42)
 
 # B_: rows of a batch: what the stream makes of one event.
 (
@@ -85,11 +86,8 @@ REQUEST, RESPONSE, RST, SHUT, RW = range(1, 6)
     B_COUNT,
     B_OFFSET,
     B_UNTIL,
-    B_LOOP,
-    B_LOCAL,
-    B_PEER,
     B_COLS,
-) = range(23)
+) = range(20)
 
 # T_: columns of a thread.
 (
@@ -109,6 +107,7 @@ REQUEST, RESPONSE, RST, SHUT, RW = range(1, 6)
     T_LAST_OP,
     T_LAST_A,
     T_LAST_B,
+    T_LAST_TS,
     T_EXIT,
     T_SIGNAL,
     T_CLOSED,
@@ -120,8 +119,12 @@ REQUEST, RESPONSE, RST, SHUT, RW = range(1, 6)
     T_CREDIT_FWD,
     T_BORN,
     T_TID,
+    T_PID,
+    T_EPROBE,
+    T_EPROBE_ON,
+    T_EPROBE_SECS,
     T_COLS,
-) = range(28)
+) = range(33)
 
 # K_: columns of a kernel socket (struct sock).
 (
@@ -178,10 +181,8 @@ REQUEST, RESPONSE, RST, SHUT, RW = range(1, 6)
     S_SENT_TS,
     S_RESET,
     S_CREDIT,
-    S_LASTSEEN,
-    S_PID,
     S_COLS,
-) = range(34)
+) = range(32)
 
 # R_: columns of a record: one close, shutdown or packet.
 (
@@ -192,6 +193,7 @@ REQUEST, RESPONSE, RST, SHUT, RW = range(1, 6)
     R_RPORT,
     R_LOOP,
     R_TID,
+    R_PID,
     R_T0,
     R_SEQ0,
     R_T1,
@@ -252,12 +254,11 @@ REQUEST, RESPONSE, RST, SHUT, RW = range(1, 6)
     R_SK,
     R_DETAIL,
     R_COLS,
-) = range(67)
+) = range(68)
 
 # G_: single values.
 (
     G_LOST_UNTIL,
-    G_LOST_FROM,
     G_OBJS,
     G_STRAY,
     G_OUT,
@@ -271,10 +272,12 @@ REQUEST, RESPONSE, RST, SHUT, RW = range(1, 6)
     G_HAS_CREDIT,
     G_HAS_LINGER,
     G_SIDES_CREDIT,
-    G_SIDES_CREDIT_BAD,
     G_FREE_OBJS,
+    G_BYTES_FORGOTTEN,
+    G_SIGNALS_FORGOTTEN,
+    G_EPROBE_WRONG,
     G_COLS,
-) = range(18)
+) = range(19)
 
 
 class Tables(NamedTuple):

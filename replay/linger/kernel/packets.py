@@ -6,11 +6,13 @@ from typing import Any
 
 from . import layout as L
 from ._jit import jit
-from .facts import facts, new_life, unsent, unsent_why
+from .facts import bind, facts, new_life, unsent, unsent_why
 
 __all__ = ("allocated", "bytes_sent", "done", "received")
 
 MASK = 0xFFFFFFFF
+ANSWERED_NS = 2_000_000_000
+"""A packet that a thread makes later than this after one it received is no answer to it."""
 
 
 @jit
@@ -91,7 +93,7 @@ def broken(k: Any, kind: int, t: int, s: int, ts: int, seq: int, detail: int) ->
     row[L.R_KIND], row[L.R_T0], row[L.R_T1], row[L.R_SEQ0], row[L.R_SEQ1] = kind, ts, ts, seq, seq
     row[L.R_LCID], row[L.R_LPORT] = S[s, L.S_LCID], S[s, L.S_LPORT]
     row[L.R_RCID], row[L.R_RPORT] = S[s, L.S_RCID], S[s, L.S_RPORT]
-    row[L.R_TID], row[L.R_DETAIL] = k.T[t, L.T_TID], detail
+    row[L.R_TID], row[L.R_PID], row[L.R_DETAIL] = k.T[t, L.T_TID], k.T[t, L.T_PID], detail
     row[L.R_LOST] = 1 if S[s, L.S_START] <= k.g[L.G_LOST_UNTIL] else 0
     row[L.R_AMBIGUOUS] = S[s, L.S_AMBIGUOUS]
     k.g[L.G_OUT] += 1
@@ -127,6 +129,8 @@ def allocated(k: Any, t: int, b: Any, i: int) -> None:
         if T[t, L.T_OPEN]:
             row = k.Q[t]
             if row[L.R_LPORT] == L.NULL:
+                if row[L.R_SK] >= 0 and S[s, L.S_SK] < 0:  # a probe on vsock_shutdown() told it
+                    bind(k, row[L.R_SK], s)
                 facts(k, t, s, called)
             if row[L.R_LPORT] == S[s, L.S_LPORT] and row[L.R_RPORT] == S[s, L.S_RPORT]:
                 if op == L.RST:
@@ -136,7 +140,9 @@ def allocated(k: Any, t: int, b: Any, i: int) -> None:
                     row[L.R_SHUTFLAGS] |= flags
                 row[L.R_SHUT_TS], row[L.R_SHUT_SEQ] = ts, seq
         elif op == L.RST:
-            answers = T[t, L.T_LAST_B] == s and T[t, L.T_LAST_OP] != 0
+            # The thread may be the same when 8 s are over, and nothing else came meanwhile.
+            soon = ts - T[t, L.T_LAST_TS] < ANSWERED_NS
+            answers = soon and T[t, L.T_LAST_B] == s and T[t, L.T_LAST_OP] != 0
             if answers and T[t, L.T_LAST_OP] == L.RST:
                 broken(k, L.RST_FOR_RST, t, s, ts, seq, 0)
             elif S[s, L.S_CLOSED] and not answers and k.E[s, L.R_RST_OUT] == L.NULL:
@@ -203,6 +209,7 @@ def received(k: Any, t: int, b: Any, i: int) -> None:
             at_zero(k, a, ts, seq)
     T[t, L.T_PEND_SK] = -1
     T[t, L.T_LAST_OP], T[t, L.T_LAST_A], T[t, L.T_LAST_B] = op, a, s
+    T[t, L.T_LAST_TS] = ts
     if op == L.REQUEST:
         new_life(k, s, ts, seq, b[L.B_ID, i])
     elif op == L.RESPONSE:

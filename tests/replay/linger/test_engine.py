@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from trace_language import trace_of
 
-from replay.linger import engine as module
-from replay.linger.engine import close_records
+from replay.linger import forgetting, stream
+from replay.linger.engine import Engine, close_records
 from replay.linger.kernel import layout as L
 from replay.linger.stream import COLUMNS, concerns
 from tracekit.importers import import_files
@@ -94,18 +94,67 @@ def test_the_size_of_batches_changes_nothing(rows: int, tmp_path: Path) -> None:
     assert np.array_equal(whole[order][:, keep], pieces[other][:, keep])
 
 
+def engine_and_records(batches: Iterator[pa.RecordBatch]) -> tuple[Engine, np.ndarray, list[int]]:
+    """After a whole trace: the engine, what it told, and the most things it knew at a time."""
+    events = events_of(trace_of(ONE))
+    records: list[np.ndarray] = []
+    engine = Engine(events, set(events), lambda r, _: records.append(r), compiled=False)
+    most = [0] * 4
+    for record_batch in batches:
+        engine.feed(record_batch)
+        tables = (
+            engine.stream.sides, engine.stream.sockets, engine.stream.descriptors,
+            engine.stream.threads,
+        )  # fmt: skip
+        most = [max(m, len(t)) for m, t in zip(most, tables, strict=True)]
+    engine.finish()
+    return engine, np.concatenate(records), most
+
+
 def test_connections_that_are_long_over_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("replay.linger.engine._KEPT_SIDES", 50)
-    made = module._Engine(events_of(trace_of(ONE)), set(events_of(trace_of(ONE))), compiled=False)
-    for record_batch in repeated(400, step_ns=2_000_000_000):
-        made.feed(record_batch)
-        assert len(made.stream.sides.of) < 200
-    told = made.finish()
-    closes = told.records[told.records[:, L.R_KIND] == L.CLOSE]
+    monkeypatch.setattr(stream, "_KEPT", 50)
+    _, records, most = engine_and_records(repeated(400, step_ns=2_000_000_000))
+    assert most[0] < 200
+    closes = records[records[:, L.R_KIND] == L.CLOSE]
     assert len(closes) == 400
     assert set(closes[:, L.R_U1].tolist()) == {0}
     assert set(closes[:, L.R_LPORT].tolist()) == set(range(1001, 1401))
     assert (closes[:, L.R_RST_IN] != L.NULL).all()
+
+
+def renamed(times: int, *, step_ns: int = 2_000_000_000) -> Iterator[pa.RecordBatch]:
+    """The same, and each time another thread, kernel socket and process does it."""
+    for at, record_batch in enumerate(repeated(times, step_ns=step_ns)):
+        columns = dict(zip(record_batch.schema.names, record_batch.columns, strict=True))
+        for name in ("tid", "pid", "object"):
+            values, valid = np.asarray(columns[name].fill_null(0)), columns[name].is_valid()
+            moved = values + np.asarray(at * 1000, values.dtype)
+            columns[name] = pa.array(moved, columns[name].type, mask=~np.asarray(valid))
+        yield pa.RecordBatch.from_arrays(list(columns.values()), schema=record_batch.schema)
+
+
+def test_everything_that_has_a_number_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets, threads and descriptors that were not seen for a minute make room for others."""
+    monkeypatch.setattr(stream, "_KEPT", 60)
+    _, records, most = engine_and_records(renamed(500))
+    assert max(most) < 300
+    closes = records[records[:, L.R_KIND] == L.CLOSE]
+    assert len(closes) == 500
+    assert set(closes[:, L.R_U1].tolist()) == {0}
+    assert set(closes[:, L.R_ON_WHY].tolist()) == {L.KNOWN}
+
+
+def test_a_trace_of_too_many_things_at_once_is_still_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All within a minute: what was unseen longest goes, and nothing is invented of it."""
+    monkeypatch.setattr(stream, "_KEPT", 40)
+    monkeypatch.setattr(forgetting, "MOST", 100)
+    _, records, most = engine_and_records(renamed(400, step_ns=7_000_000))
+    assert max(most) < 400
+    closes = records[records[:, L.R_KIND] == L.CLOSE]
+    assert len(closes) == 400
+    assert set(closes[:, L.R_U1].tolist()) <= {0, L.NULL}
 
 
 def test_a_trace_without_vsock_is_not_even_read() -> None:

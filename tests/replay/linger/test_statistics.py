@@ -39,9 +39,29 @@ def test_info_tells_them(legacy: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["info", str(legacy)]) == 0
     text = capsys.readouterr().out
     assert "vsock sockets that closed, by process and port" in text
-    assert "64 KiB dropped" in text
+    (worst,) = [line.split() for line in text.splitlines() if " 7005 " in line and "64 KiB" in line]
+    assert worst[1:4] == ["7005", "1", "1"]
+    assert worst[-4:] == ["64", "KiB", "64", "KiB"]
+    assert "waits: 14 below 1 ms, 1 below 10 ms, 6 below 10 s, 1 longer" in text
+    assert [s for s in text.splitlines() if len(s) > 80 and ".parquet" not in s] == []
     assert main(["info", "--json", str(legacy)]) == 0
     assert len(json.loads(capsys.readouterr().out)["sockets"]) == 22
+
+
+@pytest.mark.parametrize(("kernel", "wrong"), [("6.12", 10), ("7.3", 0)])
+def test_info_counts_where_the_eprobe_was_wrong(
+    kernel: str, wrong: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its values were zero in every record of one kernel, and right in the other."""
+    path = tmp_path / "t.parquet"
+    (recording,) = DATA.glob(f"*{kernel}*.dat")
+    (definitions,) = DATA.glob(f"dynamic_events-{kernel}*.txt")
+    import_files([recording], path, probes=definitions)
+    assert main(["info", "--json", str(path)]) == 0
+    told = json.loads(capsys.readouterr().out)["manifest"]["disagreements"]
+    assert told == (
+        {"SO_LINGER: setsockopt.arguments against setsockopt.called": wrong} if wrong else {}
+    )
 
 
 @pytest.mark.parametrize(
