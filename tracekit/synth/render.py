@@ -1,163 +1,452 @@
-"""Calls of a VMM as the events that a kernel with all probes records of them.
+"""A call as the events that a kernel records of it, and the plain recorder that tests use.
 
-    rendered = Renderer(tid=100)
-    rendered.create_vm()
-    rendered.attribute(0x100000, 0x200000, private=False)
-    write_events(path, rendered.events)
-
-Every call is entry, probe with arguments, what happens inside, the callee's return and the return,
-nested on one thread and apart in time.
+Entry, probe with arguments, what happens inside, the callee's return, the return: the events of
+``tracekit plan --purpose dma``, with every system call's exit.
 """
 
 from __future__ import annotations
 
-from tracekit.events import Event
-from tracekit.events.iommu import IommuMap, IommuUnmap
-from tracekit.events.kvm import KvmAttributes, KvmGmemFallocate, KvmVmIoctl, KvmVmIoctlReturned
-from tracekit.events.process import ProcessExit
-from tracekit.events.syscall import (
-    FallocateEntered,
-    FallocateReturned,
-    IoctlEntered,
-    IoctlReturned,
-    MadviseEntered,
-    MadviseReturned,
-    MmapEntered,
-    MmapReturned,
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from tracekit.events import Event, event_type
+from tracekit.synth.calls import Call, Op
+from tracekit.synth.vmm import (
+    BASE,
+    DOMAIN,
+    FIRST_DEVICE_FD,
+    GMEM_FILE,
+    IO_PAGETABLE,
+    IOMMUFD_FILE,
+    KVM,
+    KVM_FD,
+    VFIO_IOMMU,
+    VM_FD,
+    VM_FILE,
+    Region,
+    Vmm,
 )
-from tracekit.events.vfio import VfioType1Ioctl, VfioType1IoctlReturned
 
-__all__ = ("Renderer",)
+__all__ = ("RUN", "SOURCES", "Renderer", "Row", "rows")
 
-KVM_FD, MEMORY_FD, VM_FD, GMEM_FD, VCPU_FD, FIRST_CONTAINER_FD = 5, 4, 6, 7, 10, 20
-PAGE = 4096
-CREATE_VM, SET_SLOT, SET_ATTRIBUTES, RUN = 0xAE01, 0x40A0AE49, 0x4020AED2, 0xAE80
+PROBES = "tracekit_dma"
+PRIVATE = 8
+PUNCH_HOLE = 3
+CREATE_VM, CREATE_GMEM, SET_SLOT, SET_ATTRIBUTES, RUN = (
+    0xAE01, 0xC040AED4, 0x40A0AE49, 0x4020AED2, 0xAE80,
+)  # fmt: skip
 SET_IOMMU, MAP_DMA, UNMAP_DMA = 0x3B66, 0x3B71, 0x3B72
-PUNCH_HOLE, DONTNEED = 3, 4
-PHYSICAL = 1 << 40
-"""Where the pages of made-up memory are."""
+ATTACH_PT, IOAS_ALLOC, IOAS_MAP, IOAS_UNMAP, IOAS_MAP_FILE = 0x3B77, 0x3B81, 0x3B85, 0x3B86, 0x3B8F
+IOAS = 2
+SYSFS_FD = 90
+
+SOURCES = {
+    "open.entered": "syscalls:sys_enter_openat",
+    "open.returned": "syscalls:sys_exit_openat",
+    **{
+        f"{call}.{what}": f"syscalls:sys_{way}_{call}"
+        for call in ("ioctl", "fallocate", "madvise", "mmap", "close")
+        for what, way in (("entered", "enter"), ("returned", "exit"))
+    },
+    "kvm.vm_ioctl": f"{PROBES}:kvm_vm_ioctl",
+    "kvm.vm_ioctl_returned": f"{PROBES}:kvm_vm_ioctl_ret",
+    "kvm.attributes": "kvm:kvm_vm_set_mem_attributes",
+    "kvm.attributes_pre": f"{PROBES}:kvm_pre_set",
+    "kvm.attributes_post": f"{PROBES}:kvm_post_set",
+    "kvm.gmem_fallocate": f"{PROBES}:kvm_gmem_fallocate",
+    "kvm.userspace_exit": "kvm:kvm_userspace_exit",
+    "vfio.type1_ioctl": f"{PROBES}:type1_ioctl",
+    "vfio.type1_ioctl_returned": f"{PROBES}:type1_ioctl_ret",
+    "iommufd.ioctl": f"{PROBES}:iommufd_ioctl",
+    "iommufd.ioctl_returned": f"{PROBES}:iommufd_ioctl_ret",
+    "iommufd.iopt_map_user": f"{PROBES}:iopt_map_user",
+    "iommufd.iopt_map_file": f"{PROBES}:iopt_map_file",
+    "iommufd.iopt_unmap": f"{PROBES}:iopt_unmap",
+    "iommu.map_called": f"{PROBES}:iommu_map",
+    "iommu.map": "iommu:map",
+    "iommu.unmap": "iommu:unmap",
+    "iommu.attach": "iommu:attach_device_to_domain",
+    "iommu.domain_freed": f"{PROBES}:iommu_domain_free",
+    "process.fork": "sched:sched_process_fork",
+    "process.exit": "sched:sched_process_exit",
+}
+"""What records each event type."""
+
+
+class Row(NamedTuple):
+    """One event of a call: its type, what the time before it is spent on, and its columns.
+
+    ``moves``: the columns that hold an address, which moves with the call's.
+    """
+
+    event: str
+    gap: str
+    columns: dict[str, Any]
+    moves: tuple[str, ...] = ()
+
+
+def rows(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    """The events of a call by thread ``tid``, in their order."""
+    yield from _RENDERERS[call.op](call, vmm, tid)
+
+
+def _ioctl(fd: int, cmd: int, gap: str, inside: list[Row], ret: int) -> Iterator[Row]:
+    yield Row("ioctl.entered", gap, {"fd": fd, "cmd": cmd, "vaddr": 0x7FFD_6956_D220})
+    yield from inside
+    yield Row("ioctl.returned", "exit", {"ret": ret})
+
+
+def _kvm(call: Call, vmm: Vmm, cmd: int, columns: dict[str, Any], moves: tuple[str, ...],
+         inside: list[Row]) -> Iterator[Row]:  # fmt: skip
+    said = {"object": vmm.object(VM_FILE), "cmd": cmd, **columns}
+    within = [Row("kvm.vm_ioctl", "probe", said, moves), *inside]
+    within.append(Row("kvm.vm_ioctl_returned", "committed", {"ret": call.ret}))
+    yield from _ioctl(VM_FD, cmd, "to request", within, call.ret)
+
+
+def _create_vm(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    yield from _ioctl(KVM_FD, CREATE_VM, "slow", [], VM_FD)
+
+
+def _create_gmem(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    fd = vmm.region_at(call.at).gmem
+    columns = {"size": call.size, "flags": 0}
+    yield from _kvm(_with(call, fd), vmm, CREATE_GMEM, columns, (), [])
+
+
+def _with(call: Call, ret: int) -> Call:
+    return Call(call.op, call.at, call.size, call.value, call.space, ret, call.parts)
+
+
+def _slot(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    region = vmm.region_at(call.at)
+    flags = call.parts[0][0] if call.parts else (4 if region.gmem >= 0 else 0)
+    columns = {
+        "id": call.value, "flags": flags, "gpa": call.at, "size": call.size,
+        "vaddr": _host(region, call.at), "offset": 0, "file_fd": 0,
+    }  # fmt: skip
+    if region.gmem >= 0:
+        columns |= {"offset": call.at - region.gpa, "file_fd": region.gmem}
+    yield from _kvm(call, vmm, SET_SLOT, columns, (), [])
+
+
+def _host(region: Region, gpa: int) -> int:
+    return region.host + gpa - region.gpa
+
+
+def _mmap(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    region = vmm.region_at(call.at)
+    flags = call.value or (1 if region.fd >= 0 else 0x22)
+    entered = {"vaddr": 0, "size": call.size, "flags": flags, "offset": 0}
+    if region.fd >= 0:
+        entered["file_fd"] = region.fd
+    yield Row("mmap.entered", "slow", entered)
+    yield Row("mmap.returned", "slow", {"ret": region.host})
+
+
+def _open(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    yield Row("open.entered", "slow", {"flags": 2})
+    yield Row("open.returned", "slow", {"ret": vmm.container_fd(call.space)})
+
+
+def _attach(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    fd = vmm.container_fd(call.space)
+    device = Row("iommu.attach", "slow", {"name": f"0000:{0x3B + call.space:02x}:00.0"})
+    if vmm.backend == "type1":
+        yield from _ioctl(fd, SET_IOMMU, "slow", [device], 0)
+        return
+    said = {"object": vmm.object(IOMMUFD_FILE, call.space), "cmd": IOAS_ALLOC, "argsz": 12,
+            "flags": 0}  # fmt: skip
+    alloc = [
+        Row("iommufd.ioctl", "probe", said),
+        Row("iommufd.ioctl_returned", "mapped", {"ret": 0}),
+    ]
+    yield from _ioctl(fd, IOAS_ALLOC, "slow", alloc, 0)
+    yield from _ioctl(FIRST_DEVICE_FD + call.space, ATTACH_PT, "slow", [device], 0)
+
+
+def _close(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    yield Row("close.entered", "slow", {"fd": vmm.container_fd(call.space)})
+    for domain in range(vmm.domains):
+        number = call.space * vmm.domains + domain
+        yield Row("iommu.domain_freed", "slow", {"object": vmm.object(DOMAIN, number)})
+    yield Row("close.returned", "slow", {"ret": 0})
+
+
+def _look_up(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    yield Row("open.entered", "slow", {"flags": 0})
+    yield Row("open.returned", "slow", {"ret": SYSFS_FD})
+    yield Row("close.entered", "slow", {"fd": SYSFS_FD})
+    yield Row("close.returned", "slow", {"ret": 0})
+
+
+def _other(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    fd = VM_FD if call.space < 0 else vmm.container_fd(call.space)
+    yield from _ioctl(fd, call.value, "slow", [], call.ret)
+
+
+def _attribute(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    span = {"gpa": call.at, "size": call.size}
+    said = {**span, "attributes": call.value, "flags": 0}
+    inside = [Row("kvm.attributes", "request", {**span, "attributes": call.value}, ("gpa",))]
+    for event, gap in (("kvm.attributes_pre", "exit"), ("kvm.attributes_post", "commit")):
+        for gpa, size in call.parts:
+            kvm = {"object": vmm.object(KVM), "gpa": gpa, "size": size}
+            inside.append(Row(event, gap, kvm, ("gpa",)))
+    yield from _kvm(call, vmm, SET_ATTRIBUTES, said, ("gpa",), inside)
+
+
+def _map(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    region = vmm.region_at(call.at)
+    vaddr = _host(region, call.at)
+    inside: list[Row] = []
+    if call.ret >= 0:
+        span = {"iova": call.at, "size": call.size, "paddr": vmm.paddr + call.at}
+        for domain in range(vmm.domains):
+            number = call.space * vmm.domains + domain
+            called = {**span, "object": vmm.object(DOMAIN, number), "flags": 7}
+            gap = "called" if not domain else "map"
+            inside.append(Row("iommu.map_called", gap, called, ("iova", "paddr")))
+            inside.append(Row("iommu.map", "map", span, ("iova", "paddr")))
+    yield from _dma(
+        call, vmm, MAP_DMA, IOAS_MAP,
+        {"argsz": 32, "flags": 3, "vaddr": vaddr, "iova": call.at, "size": call.size},
+        {"argsz": 40, "flags": 7, "id": IOAS, "vaddr": vaddr, "size": call.size, "iova": call.at},
+        inside, "mapped", "next map",
+    )  # fmt: skip
+
+
+def _unmap(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    inside: list[Row] = []
+    for iova, size in call.parts:
+        for _ in range(vmm.domains):
+            gap = "unmap more" if inside else "unmap"
+            said = {"iova": iova, "size": size, "unmapped": size}
+            inside.append(Row("iommu.unmap", gap, said, ("iova",)))
+    yield from _dma(
+        call, vmm, UNMAP_DMA, IOAS_UNMAP,
+        {"argsz": 24, "flags": 0, "iova": call.at, "size": call.size},
+        {"argsz": 24, "id": IOAS, "iova": call.at, "size": call.size},
+        inside, "unmapped", "to unmap",
+    )  # fmt: skip
+
+
+def _dma(
+    call: Call,
+    vmm: Vmm,
+    type1: int,
+    iommufd: int,
+    type1_said: dict[str, Any],
+    iommufd_said: dict[str, Any],
+    inside: list[Row],
+    done: str,
+    gap: str,
+) -> Iterator[Row]:
+    fd = vmm.container_fd(call.space)
+    moves: tuple[str, ...]
+    if vmm.backend == "type1":
+        said = {"object": vmm.object(VFIO_IOMMU, call.space), "cmd": type1, **type1_said}
+        moves = ("iova", "vaddr") if "vaddr" in said else ("iova",)
+        within = [Row("vfio.type1_ioctl", "probe", said, moves), *inside]
+        within.append(Row("vfio.type1_ioctl_returned", done, {"ret": call.ret}))
+        yield from _ioctl(fd, type1, gap, within, call.ret)
+        return
+    said = {"object": vmm.object(IOMMUFD_FILE, call.space), "cmd": iommufd, **iommufd_said}
+    pages = {"object": vmm.object(IO_PAGETABLE, call.space), "iova": call.at, "size": call.size}
+    if iommufd == IOAS_UNMAP:
+        core = Row("iommufd.iopt_unmap", "exit", pages, ("iova",))
+        moves = ("iova",)
+    elif vmm.map_file and (region := vmm.region_at(call.at)).fd >= 0:
+        iommufd = said["cmd"] = IOAS_MAP_FILE
+        del said["vaddr"]
+        where = {"offset": call.at - region.gpa, "file_fd": region.fd}
+        said |= where
+        core = Row("iommufd.iopt_map_file", "exit", {**pages, **where}, ("iova", "offset"))
+        moves = ("iova", "offset")
+    else:
+        user = {**pages, "vaddr": said["vaddr"], "flags": 3}
+        core = Row("iommufd.iopt_map_user", "exit", user, ("iova", "vaddr"))
+        moves = ("iova", "vaddr")
+    within = [Row("iommufd.ioctl", "probe", said, moves), core, *inside]
+    within.append(Row("iommufd.ioctl_returned", done, {"ret": call.ret}))
+    yield from _ioctl(fd, iommufd, gap, within, call.ret)
+
+
+def _punch_private(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    region = vmm.region_at(call.at)
+    span = {"flags": PUNCH_HOLE, "offset": call.at - region.gpa, "size": call.size}
+    yield Row("fallocate.entered", "to discard", {"fd": region.gmem, **span}, ("offset",))
+    inner = {"object": vmm.object(GMEM_FILE, region.gmem), **span}
+    yield Row("kvm.gmem_fallocate", "punch", inner, ("offset",))
+    yield Row("fallocate.returned", "punched", {"ret": call.ret})
+
+
+def _fallocate(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    region = vmm.region_at(call.at)
+    span = {"flags": PUNCH_HOLE, "offset": call.at - region.gpa, "size": call.size}
+    yield Row("fallocate.entered", "to discard", {"fd": region.fd, **span}, ("offset",))
+    yield Row("fallocate.returned", "discarded", {"ret": call.ret})
+
+
+def _madvise(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    span = {"vaddr": _host(vmm.region_at(call.at), call.at), "size": call.size,
+            "flags": call.value}  # fmt: skip
+    yield Row("madvise.entered", "to discard", span, ("vaddr",))
+    yield Row("madvise.returned", "discarded", {"ret": call.ret})
+
+
+def _run(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    yield from _ioctl(vmm.vcpu_fd(tid), RUN, "after discard", [], 0)
+
+
+def _enter(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    columns = {"fd": vmm.vcpu_fd(tid), "cmd": RUN, "vaddr": 0}
+    yield Row("ioctl.entered", "after discard", columns)
+
+
+MEMORY_FAULT, EFAULT = 39, -14
+
+
+def _leave(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    ret = EFAULT if call.value == MEMORY_FAULT else 0
+    yield Row("kvm.userspace_exit", "guest", {"flags": call.value, "ret": ret})
+    yield Row("ioctl.returned", "exit", {"ret": ret})
+
+
+def _fork(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    yield Row("process.fork", "slow", {"id": call.value, "name": vmm.comm})
+
+
+def _exit(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    yield Row("process.exit", "slow", {"flags": 1} if call.value else {})
+
+
+def _wait(call: Call, vmm: Vmm, tid: int) -> Iterator[Row]:
+    return iter(())
+
+
+_RENDERERS = {
+    Op.FORK: _fork, Op.CREATE_VM: _create_vm, Op.MMAP: _mmap, Op.CREATE_GMEM: _create_gmem,
+    Op.SLOT: _slot, Op.OPEN: _open, Op.ATTACH: _attach, Op.CLOSE: _close, Op.IOCTL: _other,
+    Op.LOOK_UP: _look_up,
+    Op.ATTRIBUTE: _attribute, Op.MAP: _map, Op.UNMAP: _unmap, Op.PUNCH_PRIVATE: _punch_private,
+    Op.FALLOCATE: _fallocate, Op.MADVISE: _madvise, Op.RUN: _run, Op.ENTER: _enter,
+    Op.LEAVE: _leave, Op.WAIT: _wait, Op.EXIT: _exit,
+}  # fmt: skip
 
 
 class Renderer:
-    """Writes calls down in the order in which they are made; ``events`` holds what was written.
+    """Calls of one thread as typed events, ``step_ns`` apart; ``events`` holds what was written.
 
-    ``tid`` is the only thread.  ``host`` is the user address of guest address 0.  A call takes
-    ``step_ns`` for each of its events.
+        rendered = Renderer(tid=100)
+        rendered.create_vm()
+        rendered.attribute(BASE, 0x200000, private=False)
+        write_events(path, rendered.events)
+
+    ``calls`` are the calls themselves.  The only thread is the process.
     """
 
     def __init__(
         self,
+        vmm: Vmm | None = None,
         *,
         tid: int = 100,
         comm: str = "CPU 0/KVM",
-        host: int = 0x7F00_0000_0000,
         start_ns: int = 1_000_000_000,
         step_ns: int = 500,
     ) -> None:
-        self.events: list[Event] = []
-        self.tid, self.comm, self.host = tid, comm, host
+        self.vmm = vmm or Vmm(tid=tid)
+        self.calls: list[Call] = []
+        self.tid, self.comm = tid, comm
         self.now, self.step_ns = start_ns, step_ns
+        self._events: list[Event] = []
+        self._rendered = 0
+
+    @property
+    def host(self) -> int:
+        """User address of the memory's first byte."""
+        return self.vmm.regions[0].host
+
+    @property
+    def events(self) -> list[Event]:
+        """What a kernel records of the calls so far."""
+        for call in self.calls[self._rendered :]:
+            if call.op is Op.WAIT:
+                self.now += call.value
+            for row in rows(call, self.vmm, self.tid):
+                self.now += self.step_ns
+                kind, tid = event_type(row.event), self.tid
+                self._events.append(
+                    kind(ts_ns=self.now, cpu=0, pid=tid, tid=tid, comm=self.comm, **row.columns)
+                )
+        self._rendered = len(self.calls)
+        return self._events
 
     def wait(self, ns: int) -> None:
         """Let time pass."""
-        self.now += ns
+        self.add(Op.WAIT, value=ns)
 
     def create_vm(self) -> None:
         """KVM_CREATE_VM; from here on everything about the process is known."""
-        self._ioctl(KVM_FD, CREATE_VM, VM_FD)
+        self.add(Op.CREATE_VM)
 
     def memory(self, size: int) -> None:
         """mmap() of the guest's memory, at ``host``."""
-        self._add(MmapEntered, vaddr=0, size=size, flags=1, file_fd=MEMORY_FD, offset=0)
-        self._add(MmapReturned, ret=self.host)
+        self.add(Op.MMAP, at=BASE, size=size)
 
-    def slot(self, number: int, gpa: int, size: int, *, offset: int = 0, flags: int = 4) -> None:
-        """KVM_SET_USER_MEMORY_REGION2; size 0 deletes.  ``offset``: in the RAM block."""
-        self._enter(VM_FD, SET_SLOT)
-        self._add(
-            KvmVmIoctl, cmd=SET_SLOT, object=VM_FD, id=number, gpa=gpa, size=size, flags=flags,
-            vaddr=self.host + offset, file_fd=GMEM_FD, offset=offset,
-        )  # fmt: skip
-        self._add(KvmVmIoctlReturned, ret=0)
-        self._add(IoctlReturned, ret=0)
+    def slot(self, number: int, gpa: int, size: int) -> None:
+        """KVM_SET_USER_MEMORY_REGION2; size 0 deletes."""
+        self.add(Op.SLOT, at=gpa, size=size, value=number)
 
     def container(self, number: int) -> None:
-        """VFIO_SET_IOMMU on a new container."""
-        self._ioctl(FIRST_CONTAINER_FD + number, SET_IOMMU, 0)
+        """A new container gets its IOMMU."""
+        self.add(Op.ATTACH, space=number)
 
-    def attribute(self, gpa: int, size: int, *, private: bool, ret: int = 0) -> None:
-        """KVM_SET_MEMORY_ATTRIBUTES."""
-        attributes = 8 if private else 0
-        self._enter(VM_FD, SET_ATTRIBUTES)
-        self._add(
-            KvmVmIoctl, cmd=SET_ATTRIBUTES, object=VM_FD, gpa=gpa, size=size,
-            attributes=attributes, flags=0,
-        )  # fmt: skip
-        if ret >= 0:
-            self._add(KvmAttributes, gpa=gpa, size=size, attributes=attributes)
-        self._add(KvmVmIoctlReturned, ret=ret)
-        self._add(IoctlReturned, ret=ret)
+    def attribute(
+        self,
+        gpa: int,
+        size: int,
+        *,
+        private: bool,
+        parts: tuple[tuple[int, int], ...] | None = None,
+        ret: int = 0,
+    ) -> None:
+        """KVM_SET_MEMORY_ATTRIBUTES; ``parts``: what changes of it, by default all."""
+        if parts is None:
+            parts = ((gpa, size),)
+        self.add(
+            Op.ATTRIBUTE, at=gpa, size=size, value=PRIVATE if private else 0, ret=ret, parts=parts
+        )
 
-    def dma_map(self, container: int, iova: int, size: int, vaddr: int, *, ret: int = 0) -> None:
-        """VFIO_IOMMU_MAP_DMA."""
-        fd = FIRST_CONTAINER_FD + container
-        self._enter(fd, MAP_DMA)
-        self._add(
-            VfioType1Ioctl, cmd=MAP_DMA, object=fd, argsz=32, flags=3, vaddr=vaddr, iova=iova,
-            size=size,
-        )  # fmt: skip
-        if ret >= 0:
-            self._add(IommuMap, iova=iova, size=size, paddr=PHYSICAL + iova)
-        self._add(VfioType1IoctlReturned, ret=ret)
-        self._add(IoctlReturned, ret=ret)
+    def dma_map(self, space: int, iova: int, size: int, *, ret: int = 0) -> None:
+        """A DMA map."""
+        self.add(Op.MAP, at=iova, size=size, space=space, ret=ret)
 
     def dma_unmap(
-        self, container: int, iova: int, size: int, *, unmapped: int | None = None, ret: int = 0
+        self, space: int, iova: int, size: int, parts: tuple[tuple[int, int], ...], *, ret: int = 0
     ) -> None:
-        """VFIO_IOMMU_UNMAP_DMA; ``unmapped``: bytes that were there, by default all."""
-        fd = FIRST_CONTAINER_FD + container
-        self._enter(fd, UNMAP_DMA)
-        self._add(
-            VfioType1Ioctl, cmd=UNMAP_DMA, object=fd, argsz=24, flags=0, iova=iova, size=size
-        )  # fmt: skip
-        there = size if unmapped is None else unmapped
-        if ret >= 0 and there:
-            self._add(IommuUnmap, iova=iova, size=size, unmapped=there)
-        self._add(VfioType1IoctlReturned, ret=ret)
-        self._add(IoctlReturned, ret=ret)
+        """A DMA unmap, with the entries that go."""
+        self.add(Op.UNMAP, at=iova, size=size, space=space, parts=parts, ret=ret)
 
-    def punch_private(self, offset: int, size: int) -> None:
+    def punch_private(self, gpa: int, size: int) -> None:
         """fallocate() of the guest_memfd."""
-        self._add(FallocateEntered, fd=GMEM_FD, flags=PUNCH_HOLE, offset=offset, size=size)
-        self._add(KvmGmemFallocate, object=GMEM_FD, flags=PUNCH_HOLE, offset=offset, size=size)
-        self._add(FallocateReturned, ret=0)
+        self.add(Op.PUNCH_PRIVATE, at=gpa, size=size)
 
-    def discard_shared(self, offset: int, size: int, *, fallocate: bool, madvise: bool) -> None:
+    def discard_shared(self, gpa: int, size: int, *, fallocate: bool, madvise: bool) -> None:
         """The shared side goes: a hole in its file, madvise(), or both."""
         if fallocate:
-            self._add(FallocateEntered, fd=MEMORY_FD, flags=PUNCH_HOLE, offset=offset, size=size)
-            self._add(FallocateReturned, ret=0)
+            self.add(Op.FALLOCATE, at=gpa, size=size)
         if madvise:
-            self._add(MadviseEntered, vaddr=self.host + offset, size=size, flags=DONTNEED)
-            self._add(MadviseReturned, ret=0)
+            self.add(Op.MADVISE, at=gpa, size=size, value=4)
 
     def run(self) -> None:
         """KVM_RUN: the guest goes on."""
-        self._ioctl(VCPU_FD, RUN, 0)
+        self.add(Op.RUN)
 
     def exit(self) -> None:
         """The thread ends, and with it the process."""
-        self._add(ProcessExit)
+        self.add(Op.EXIT, value=1)
 
-    def _ioctl(self, fd: int, cmd: int, ret: int) -> None:
-        self._enter(fd, cmd)
-        self._add(IoctlReturned, ret=ret)
-
-    def _enter(self, fd: int, cmd: int) -> None:
-        self._add(IoctlEntered, fd=fd, cmd=cmd)
-
-    def _add(self, kind: type[Event], **columns: object) -> None:
-        self.now += self.step_ns
-        self.events.append(
-            kind(ts_ns=self.now, cpu=0, pid=self.tid, tid=self.tid, comm=self.comm, **columns)  # type: ignore[arg-type]
-        )
+    def add(self, op: Op, **what: Any) -> None:
+        """Any call."""
+        self.calls.append(Call(op, **what))
