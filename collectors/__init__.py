@@ -1,2 +1,1 @@
-"""Sources that record on the observed host.  (The collectors themselves come with a later
-release.)"""
+"""Sources that record on the observed host (README.md); ``tracekit collect`` runs them."""

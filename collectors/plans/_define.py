@@ -46,7 +46,8 @@ class Probe:
     ``where``: at a function's entry or return, or (``event``) an eprobe.  ``targets``: the
     functions to try, the first that the kernel has is taken; of an eprobe ``SYSTEM.EVENT``.
     ``fetches``: fetch expressions to try in turn.  ``instead_of``: probes, by name, that make this
-    one superfluous if all of them are there.
+    one superfluous if all of them are there.  ``fires_with``: probes by name, or events
+    SYSTEM:NAME: where one of these came, this one should have fired; if it never did, it is blind.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Probe:
     since: Kernel = (0, 0)
     before: Kernel = (999, 0)
     instead_of: tuple[str, ...] = ()
+    fires_with: tuple[str, ...] = ()
 
     @property
     def event(self) -> str | None:

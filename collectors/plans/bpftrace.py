@@ -20,7 +20,7 @@ from tracekit.ftrace.probes import (
     parse_definitions,
 )
 
-__all__ = ("bpftrace_script",)
+__all__ = ("SYSTEM_CALLS", "TEXTS", "bpftrace_script")
 
 _HEAD = """\
 #!/bin/sh
@@ -95,7 +95,7 @@ echo "tracekit info trace.parquet && tracekit replay trace.parquet" >&2
 exit $status
 """
 
-_SYSTEM_CALLS = {
+SYSTEM_CALLS = {
     "ioctl": "fd cmd arg",
     "fallocate": "fd mode offset len",
     "madvise": "start len_in behavior",
@@ -108,7 +108,7 @@ _SYSTEM_CALLS = {
 }
 """Arguments by call, in order, as the tracepoint names them."""
 
-_TEXTS = {
+TEXTS = {
     "iommu:map": (
         "IOMMU: iova=0x%016lx - 0x%016lx paddr=0x%016lx size=%lu",
         "{iova}, {iova} + {size}, {paddr}, {size}",
@@ -179,13 +179,13 @@ def _tracepoint(point: Tracepoint) -> str:
     if system == "syscalls":
         way, call = name.split("_", 2)[1:]
         if way == "enter":
-            names = _SYSTEM_CALLS[call].split()
+            names = SYSTEM_CALLS[call].split()
             text = f"sys_{call}(" + ", ".join(f"{n}: %lx" for n in names) + ")"
             values = ", ".join(f"(uint64)args->{n}" for n in names)
         else:
             text, values = f"sys_{call} -> 0x%lx", "args->ret"
     else:
-        form, wanted = _TEXTS[point.source]
+        form, wanted = TEXTS[point.source]
         text = f"{name}: {form}"
         values = re.sub(r"\{(\w+)\}", r"args->\1", wanted)
     predicate = _predicate(point.filter, lambda field: f"args->{field}")

@@ -89,12 +89,14 @@ _CONVERSIONS = Section(
                 " a40=+u40($arg3):x64",
             ),
             filter=_KVM_COMMANDS,
+            fires_with=("kvm:kvm_vm_set_mem_attributes",),
         ),
         Probe(
             name="kvm_vm_ioctl_ret",
             where="return",
             targets=("kvm_vm_ioctl",),
             fetches=("ret=$retval:s64",),
+            fires_with=("kvm_vm_ioctl",),
         ),
         Tracepoint(source="kvm:kvm_vm_set_mem_attributes", since=(6, 17)),
         Probe(
@@ -130,12 +132,14 @@ _REQUESTS = Section(
                 "iommu=$arg1:x64 cmd=$arg2:x32 argsz=+u0($arg3):u32 flags=+u4($arg3):x32"
                 " a8=+u8($arg3):x64 a16=+u16($arg3):x64 a24=+u24($arg3):x64",
             ),
+            fires_with=("type1_ioctl_ret",),
         ),
         Probe(
             name="type1_ioctl_ret",
             where="return",
             targets=("vfio_iommu_type1_ioctl",),
             fetches=("ret=$retval:s64",),
+            fires_with=("type1_ioctl",),
         ),
         Probe(
             name="iommufd_ioctl",
@@ -145,6 +149,7 @@ _REQUESTS = Section(
                 " a8=+u8($arg3):x64 a16=+u16($arg3):x64 a24=+u24($arg3):x64 a32=+u32($arg3):x64",
             ),
             since=(6, 2),
+            fires_with=("iommufd_ioctl_ret",),
         ),
         Probe(
             name="iommufd_ioctl_ret",
@@ -152,6 +157,7 @@ _REQUESTS = Section(
             targets=("iommufd_fops_ioctl",),
             fetches=("ret=$retval:s64",),
             since=(6, 2),
+            fires_with=("iommufd_ioctl",),
         ),
         Probe(
             name="iopt_map_user",
@@ -209,6 +215,7 @@ _TRANSLATIONS = Section(
                 "domain=$arg1:x64 iova=$arg2:x64 paddr=$arg3:x64 size=$arg4:u64 prot=$arg5:x32",
             ),
             filter=_NOT_IN_INTERRUPT,
+            fires_with=("iommu:map",),
         ),
         Probe(
             name="iommu_domain_free",

@@ -26,6 +26,7 @@ _SOCKET_CALLS = Section(
                 " linger=+u4($arg4):s32 optlen=$arg5:s32",
             ),
             filter="level == 1 && opt == 13",
+            fires_with=("syscalls:sys_enter_setsockopt",),
         ),
         Tracepoint(source="syscalls:sys_enter_setsockopt", filter="level == 1 && optname == 13"),
         Tracepoint(source="syscalls:sys_exit_setsockopt"),
@@ -42,12 +43,14 @@ _RELEASE = Section(
             name="vsock_release",
             targets=("vsock_release",),
             fetches=("sock=$arg1:x64 sk=sock->sk", "sock=$arg1:x64"),
+            fires_with=("vsock_release_ret",),
         ),
         Probe(
             name="vsock_release_ret",
             where="return",
             targets=("vsock_release",),
             fetches=("ret=$retval:s32",),
+            fires_with=("vsock_release",),
         ),
         Probe(
             name="vt_release",
@@ -66,6 +69,7 @@ _RELEASE = Section(
             where="return",
             targets=("virtio_transport_release",),
             fetches=("",),
+            fires_with=("vt_release",),
         ),
         Probe(
             name="linger",
@@ -79,6 +83,7 @@ _RELEASE = Section(
             targets=("vsock_linger",),
             fetches=("",),
             since=(6, 16),
+            fires_with=("linger",),
         ),
         Probe(
             name="vsock_shutdown",
@@ -113,12 +118,14 @@ _BYTES = Section(
                 " peer_buf_alloc=vvs->peer_buf_alloc",
                 "vvs=$arg1:x64 credit=$arg2:u32",
             ),
+            fires_with=("consume_skb_sent", "vsock:virtio_transport_alloc_pkt"),
         ),
         Probe(
             name="get_credit_ret",
             where="return",
             targets=("virtio_transport_get_credit",),
             fetches=("ret=$retval:u32",),
+            fires_with=("get_credit",),
         ),
         Probe(
             name="put_credit",
@@ -132,6 +139,7 @@ _BYTES = Section(
                 "skb=$arg1:x64 consume=$arg2:u8 len=skb->len sk=skb->sk",
                 "skb=$arg1:x64 consume=$arg2:u8",
             ),
+            fires_with=("vsock:virtio_transport_alloc_pkt",),
         ),
         Probe(
             name="unsent_bytes",
@@ -143,6 +151,7 @@ _BYTES = Section(
             where="return",
             targets=("virtio_transport_unsent_bytes",),
             fetches=("ret=$retval:s64",),
+            fires_with=("unsent_bytes",),
         ),
     ),
 )

@@ -3,8 +3,9 @@
 Pages are read from ``per_cpu/cpuN/trace_pipe_raw``, or from the ``NAME.cpuN`` that a killed
 trace-cmd left; what they mean from ``events/header_page`` and ``events/SYSTEM/NAME/format``.  The
 rest may be missing: ``trace_clock``, ``buffer_subbuf_size_kb``, ``saved_cmdlines``, ``kallsyms``,
-``uname``, ``dynamic_events``, ``per_cpu/cpuN/stats``.  It is read as a trace.dat of the same
-content would be.
+``uname``, ``dynamic_events``, ``per_cpu/cpuN/stats``, and what ``tracekit collect --spool`` adds:
+``losses`` (when what the pages do not show was lost) and ``collected.json`` (the host).  It is read
+as a trace.dat of the same content would be.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+
+import pyarrow as pa
 
 from tracekit.errors import ImportFormatError
 from tracekit.ftrace.byte_source import RegularFile
+from tracekit.ftrace.collected import FILE, MAX_BYTES, collected_hz, collected_sources
 from tracekit.ftrace.event_format import parse_format
+from tracekit.ftrace.loss_rows import Loss, between, loss_rows, parse_losses
 from tracekit.ftrace.probes import read_definitions
 from tracekit.ftrace.trace_dat import (
     CPUSTAT,
@@ -31,10 +37,12 @@ from tracekit.ftrace.trace_dat import (
 )
 from tracekit.importers._define import Options
 from tracekit.importers.trace_dat import TraceDatSource
+from tracekit.store import Manifest
 
 __all__ = ("RawPagesSource", "is_raw_pages", "read_folder")
 
 HEADER_PAGE = "events/header_page"
+LOSSES = "losses"
 MAX_TEXT = 1 << 20
 MAX_SYMBOLS = 64 << 20
 MAX_FORMATS = 65536
@@ -57,7 +65,35 @@ class RawPagesSource(TraceDatSource):
         if not options.definitions and (path / "dynamic_events").exists():
             found = read_definitions(path / "dynamic_events")
             options = Options(definitions=found, salvage=options.salvage)
+        self._losses = _losses(path)
+        self._about = _optional(path / FILE, MAX_BYTES)
         super().__init__(path, options)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The recording's rows in time order.
+
+        :raises ImportFormatError: damaged pages or records
+        """
+        yield from between(loss_rows(self._losses), super().batches())
+
+    def manifest(self) -> Manifest:
+        """What the recording says; once its batches were taken."""
+        made = super().manifest()
+        losses = self._losses
+        if self._about:
+            # The collector's instance was new: the kernel's count is that of this recording, also
+            # where a page had no room for it.
+            counts = [v.get("overrun", "") for _, v in self._recording.statistics()]
+            overrun = sum(int(c) for c in counts if re.fullmatch(r"\d{1,15}", c))
+            made = replace(made, lost_events=overrun, lost_unknown=False)
+        return replace(
+            made,
+            lost_events=made.lost_events + sum(max(loss.count, 0) for loss in losses),
+            loss_marks=made.loss_marks + len(losses),
+            lost_unknown=made.lost_unknown or any(loss.count < 0 for loss in losses),
+            sources=(*made.sources, *collected_sources(self._about)),
+            hz=collected_hz(self._about),
+        )
 
     def open_recording(self, path: Path) -> TraceDat:
         """The folder's files as a recording.
@@ -137,6 +173,11 @@ def _optional(path: Path, most: int) -> bytes:
         return file.read(0, file.size, file.name)
 
 
+def _losses(path: Path) -> list[Loss]:
+    text = _optional(path / LOSSES, MAX_SYMBOLS).decode("ascii", "replace")
+    return parse_losses(text, LOSSES)
+
+
 def _read_formats(path: Path, recording: TraceDat) -> None:
     left = MAX_FORMAT_BYTES
     for system in _entries(path / "events"):
@@ -208,6 +249,8 @@ def _buffer(path: Path, recording: TraceDat) -> Buffer:
             file=file,
         )
         stats = _optional(path / "per_cpu" / f"cpu{cpu}" / "stats", 1 << 16)
+        if (path / LOSSES).exists():
+            stats = re.sub(rb"(?m)^dropped events: .*\n?", b"", stats)  # it says also when
         if stats:
             recording.options.append((CPUSTAT, b"CPU: %d\n" % cpu + stats))
     if not streams:
