@@ -1,0 +1,54 @@
+"""What is counted of a world, and what can go wrong in it first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ("Counts", "Failure")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """The first call that a world refused: ``call`` is map, unmap, attribute or device.
+
+    ``request``: its place among the requests, -1 before the first one; ``errno``: its name.
+    ``broken``: what that leaves behind.
+    """
+
+    request: int
+    ts_ns: int
+    call: str
+    address: int
+    size: int
+    errno: str
+    broken: str = ""
+
+
+@dataclass(kw_only=True)
+class Counts:
+    """Counted over all requests, or up to ``ended``: after that QEMU is gone.
+
+    ``flushes``: of the IOTLB, at least: one for each entry (type1) or area (iommufd) that an unmap
+    removes; type1 makes one more for every 512 pieces that are not adjacent in host memory.
+    ``entries``, ``peak``: DMA entries live in the end, and most at any time, of the container that
+    has most.  ``doubled``: bytes that had both a private and a shared backing at the same time,
+    most; ``doubled_left``: still so in the end, because a discard never came.  ``rejected``:
+    conversions that in-place memory refused.  ``series``: (ts_ns, entries) after each request.
+    """
+
+    maps: int = 0
+    unmaps: int = 0
+    flushes: int = 0
+    splits: int = 0
+    entries: int = 0
+    peak: int = 0
+    conversions: int = 0
+    refused: int = 0
+    rejected: int = 0
+    doubled: int = 0
+    doubled_left: int = 0
+    failure: Failure | None = None
+    failures: int = 0
+    first_rejected: Failure | None = None
+    ended: str = ""
+    series: list[tuple[int, int]] = field(default_factory=list)
