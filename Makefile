@@ -16,7 +16,7 @@ export TRACEKIT_LAB_KERNEL ?= $(abspath ../shared/lab/bzImage)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lab-test lint types fuzz bench docs wheel clean
+.PHONY: help demo test check lab-test lint types fuzz bench docs capacity assets wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,8 +29,8 @@ test: $(READY)  ## everything that needs no root, no network and no lab
 
 check: lint types test  ## what CI runs
 
-lab-test: $(READY)  ## record in real kernels that QEMU emulates; prints what it skips
-	$(RUN) pytest -m lab tests/lab
+lab-test: $(READY)  ## record in real kernels that QEMU emulates; exit 2 where none boots
+	$(RUN) pytest -q -m lab tests/lab
 
 lint: $(READY)  ## ruff
 	$(RUN) ruff check .
@@ -51,6 +51,15 @@ bench: $(READY)  ## measure import and replay
 docs: $(READY)  ## write the generated pages anew
 	$(VENV)/bin/python docs/generate.py
 	$(VENV)/bin/python docs/models/generate.py
+
+assets:  ## fetch the HTML report's libraries anew, in the versions of tracekit/report/assets/versions
+	cd tracekit/report/assets && rm -rf vendor && mkdir vendor && while read -r name version files; do \
+	  mkdir vendor/$$name && for file in $$files; do \
+	    tar -xzf "$$(npm pack --silent $$name@$$version)" -O package/$$file > vendor/$$name/$$(basename $$file); done; \
+	done < versions; rm -f *.tgz
+
+capacity: $(READY)  ## write docs/capacity.md anew
+	$(VENV)/bin/python docs/capacity.py
 
 wheel: $(READY)  ## build the wheel into dist/
 	$(RUN) build --wheel

@@ -66,7 +66,10 @@ def run(
                 "TK111 judges in-place conversion alone", help="add --in-place, or leave it out"
             )
         checks = [c for c in checks if c is not InPlaceOrder]
-    batches = trace.batches(COLUMNS)
+    columns = COLUMNS
+    if trace.manifest.events.get("qemu.virtio_mem"):
+        columns = (*COLUMNS, "count")  # how many blocks the guest asks for
+    batches = trace.batches(columns)
     follower = None
     if DivergingConversion in checks and Follower.is_worth(trace.manifest.events):
         follower = Follower(trace.manifest.events, generation=generation, compiled=compiled)

@@ -14,11 +14,12 @@ OURS = ("tracekit", "replay", "collectors", "lab")
 # A package: what of ours it may import besides itself.  None: everything.
 ALLOWED: dict[str, tuple[str, ...] | None] = {
     "tracekit.errors": (),
+    "tracekit.escape": (),
     "tracekit.events": (),
-    "tracekit.findings": (),
+    "tracekit.findings": ("tracekit.escape",),
     "tracekit.ftrace": ("tracekit.events", "tracekit.errors"),
     "tracekit.perf": ("tracekit.ftrace", "tracekit.errors"),
-    "tracekit.store": ("tracekit.events", "tracekit.errors"),
+    "tracekit.store": ("tracekit.events", "tracekit.errors", "tracekit.escape"),
     "tracekit.importers": (
         "tracekit.events",
         "tracekit.store",
@@ -52,12 +53,21 @@ ALLOWED: dict[str, tuple[str, ...] | None] = {
         "tracekit.findings",
         "tracekit.errors",
     ),
-    "tracekit.synth": ("tracekit.events", "tracekit.errors", "replay.models"),
+    "tracekit.synth": (
+        "tracekit.events",
+        "tracekit.store",
+        "tracekit.ftrace",
+        "tracekit.errors",
+        "replay.models",
+    ),
     "tracekit.report": (
+        "tracekit.errors",
+        "tracekit.escape",
         "tracekit.findings",
         "tracekit.events",
         "tracekit.store",
         "replay.engine",
+        "replay.linger",
     ),
     "tracekit.cli": None,
     "tracekit.__main__": ("tracekit.cli",),

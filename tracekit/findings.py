@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tracekit.escape import html_table
+
 __all__ = (
     "Confidence",
     "EvidenceRow",
@@ -132,6 +134,20 @@ class Finding:
     notes: tuple[str, ...] = ()
     """Facts for the reader that are no part of the verdict."""
 
+    def _repr_html_(self) -> str:
+        rows = [
+            (f"{self.severity.value} {self.code}", self.title),
+            ("vm", _vm_text(self.vm)),
+            ("device", self.device or ""),
+            ("confidence", self.confidence.value),
+            ("count", f"{self.count:,}"),
+            ("id", self.id),
+        ]
+        rows += [("note", note) for note in self.notes]
+        chain = self.occurrences[0].chain if self.occurrences else ()
+        rows += [("never" if r.ts_ns is None else f"{r.ts_ns / 1e9:.6f} s", r.text) for r in chain]
+        return html_table((name, text) for name, text in rows if text)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
@@ -161,6 +177,11 @@ class Outcome:
         if any(f.severity is Severity.ERROR for f in self.findings):
             return Verdict.VIOLATED
         return Verdict.HELD if self.judged.decided else Verdict.NOT_CHECKED
+
+    def _repr_html_(self) -> str:
+        rows = [_row(self)]
+        rows += [("", f.severity.value, f"{f.count:,}", f.title, "") for f in self.findings]
+        return html_table(rows, _HEAD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +213,13 @@ class ReplayResult:
         every = [f for o in self.outcomes for f in o.findings]
         return sorted(every, key=lambda f: (f.severity.rank, f.code, f.id))
 
+    def _repr_html_(self) -> str:
+        found = html_table(
+            ((f.severity.value, f.code, f"{f.count:,}", f.title) for f in self.findings),
+            ("severity", "code", "count", "finding"),
+        )
+        return (found if self.findings else "") + html_table(map(_row, self.outcomes), _HEAD)
+
 
 def finding_id(code: str, keys: Sequence[str]) -> str:
     """``CODE-xxxxxxxx`` from the code and its cause keys.
@@ -200,3 +228,23 @@ def finding_id(code: str, keys: Sequence[str]) -> str:
     """
     digest = hashlib.sha256("\x1f".join((code, *keys)).encode()).hexdigest()
     return f"{code}-{digest[:8]}"
+
+
+_HEAD = ("check", "verdict", "findings", "judged", "not judged")
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    judged = outcome.judged
+    why = ", ".join(f"{n:,} {reason}" for reason, n in sorted(judged.reasons.items()))
+    return (
+        f"{outcome.code} {outcome.name}",
+        outcome.verdict.value.replace("_", " "),
+        f"{len(outcome.findings):,}",
+        f"{judged.decided:,}",
+        f"{judged.undecided:,}" + (f" ({why})" if why else ""),
+    )
+
+
+def _vm_text(vm: VmRef) -> str:
+    parts = [vm.name or "not named", *([f"pid {vm.pid}"] if vm.pid is not None else [])]
+    return ", ".join(parts)

@@ -12,7 +12,23 @@ from collections.abc import Sequence
 import typer
 
 from tracekit import __version__
-from tracekit.cli import checks, demo, explain, import_, info, plan, replay, schema
+from tracekit.cli import (
+    checks,
+    collect,
+    demo,
+    doctor,
+    explain,
+    export,
+    generate,
+    import_,
+    info,
+    plan,
+    replay,
+    report,
+    schema,
+    shrink,
+    whatif,
+)
 from tracekit.cli.console import show_error
 from tracekit.errors import TracekitError
 
@@ -49,9 +65,16 @@ def _root(
 
 app.command("demo")(demo.demo)
 app.command("plan")(plan.plan)
+app.command("doctor")(doctor.doctor)
+app.command("collect")(collect.collect)
 app.command("import")(import_.import_)
+app.command("generate", cls=generate.GenerateCommand)(generate.generate)
 app.command("info")(info.info)
 app.command("replay")(replay.replay)
+app.command("whatif")(whatif.whatif)
+app.command("shrink")(shrink.shrink)
+app.command("report")(report.report)
+app.command("export")(export.export)
 app.command("explain")(explain.explain)
 app.command("checks")(checks.checks)
 app.command("schema")(schema.schema)

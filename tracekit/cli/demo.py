@@ -43,13 +43,15 @@ def demo(
     from replay import run
     from tracekit.cli.pages import all_pages
     from tracekit.importers import import_files
+    from tracekit.report.gathered import gather
+    from tracekit.report.html import render_html
     from tracekit.report.terminal import render_terminal
     from tracekit.store import open_trace
 
     packaged = files("tracekit") / "demo"
     expected = Expected(**json.loads((packaged / "expected.json").read_text(encoding="utf-8")))
-    recording, trace, report = (
-        out / name for name in ("recording.dat", "trace.parquet", "report.txt")
+    recording, trace, report, page = (
+        out / name for name in ("recording.dat", "trace.parquet", "report.txt", "report.html")
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -59,14 +61,17 @@ def demo(
         raise TracekitError(f"cannot write {why.filename or out}: {why.strerror}") from None
     with progress("importing and replaying the demo recording"):
         import_files([recording], trace)
-        result = run(open_trace(trace))
+        opened = open_trace(trace)
+        result = run(opened)
+        found = gather(opened, result)
     pages = all_pages()
+    write_output(render_html(result, pages, found), page)
     write_output(render_terminal(result, pages), report)
     write_output(render_terminal(result, pages, colour=colour_wanted()), None)
-    found = found_exactly(result, expected)
+    exactly = found_exactly(result, expected)
     verdict = (
         "exactly the stale mapping that was planted was found"
-        if found
+        if exactly
         else "this is NOT what was planted: one stale mapping, and no other error"
     )
     lines = [
@@ -75,10 +80,11 @@ def demo(
         f"  the recording       {recording}",
         f"  as a trace          {trace}",
         f"  this report         {report}",
+        f"  with pictures       {page}",
         f"  what can it decide? tracekit info {trace}",
     ]
     write_output("\n".join(lines) + "\n", None)
-    raise typer.Exit(0 if found else 1)
+    raise typer.Exit(0 if exactly else 1)
 
 
 def found_exactly(result: ReplayResult, expected: Expected) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,10 @@ def info(
     render = info_json if as_json else info_text
     sockets: list[dict[str, Any]] = []
     if any(n and event.startswith("vsock.") for event, n in opened.manifest.events.items()):
-        from replay.linger.statistics import linger_statistics
+        from replay.linger.statistics import linger_summary
 
-        sockets = linger_statistics(opened).to_dicts()
+        table, disagreements = linger_summary(opened)
+        sockets = table.to_dicts()
+        told = {**opened.manifest.disagreements, **disagreements}
+        opened.manifest = replace(opened.manifest, disagreements=told)
     write_output(render(opened, names, needs_of(), sockets), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from tracekit.cli.console import colour_wanted, progress, write_output
 from tracekit.errors import UsageError
-from tracekit.findings import ReplayResult, Severity
+from tracekit.findings import Outcome, ReplayResult, Severity
 
 __all__ = ("exit_status", "replay")
 
@@ -38,6 +37,9 @@ class Format(Enum):
 
     TEXT = "text"
     JSON = "json"
+    JUNIT = "junit"
+    SARIF = "sarif"
+    MARKDOWN = "markdown"
 
 
 def replay(
@@ -78,6 +80,10 @@ def replay(
         Generation, typer.Option(help="The QEMU whose calls are expected; auto: what explains most")
     ] = Generation.AUTO,
     format: Annotated[Format, typer.Option(help="How to write the result")] = Format.TEXT,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Text and Markdown: show the worst N findings only"),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Write here, not to stdout"),
@@ -87,46 +93,47 @@ def replay(
 
     Example: tracekit replay trace.parquet --only stale-iommu-mapping --grace 1ms
     """
-    from tracekit.cli.duration import parse_duration
+    from tracekit.cli.judging import Judging
     from tracekit.cli.pages import all_pages, code_of
+    from tracekit.store import open_trace
 
     if not 0 <= max_undecided <= 1:
         raise UsageError(f"--max-undecided {max_undecided:g} is not between 0 and 1")
-    grace_ns = parse_duration(grace, "--grace")
-    slack_ns = None if slack is None else parse_duration(slack, "--slack")
+    judging = Judging.of(
+        grace=grace,
+        in_place=in_place,
+        linger_model=linger_model.value if linger_model else None,
+        slack=slack,
+        generation=generation.value,
+    )
     codes = tuple(dict.fromkeys(code_of(name) for name in only or ()))
-
-    from replay import run
-    from tracekit.store import open_trace
-
     opened = open_trace(trace)
     with progress(f"replaying {trace.name}", opened.manifest.rows) as told:
-        result = run(
-            opened,
-            only=codes,
-            grace_ns=grace_ns,
-            in_place=in_place,
-            linger_model=linger_model.value if linger_model else None,
-            slack_ns=slack_ns,
-            generation=generation.value,
-            progress=told,
-        )
-    chosen = {
-        "--grace": grace if grace_ns != 1_000_000 else None,
-        "--linger-model": linger_model.value if linger_model else None,
-        "--slack": slack,
-        "--generation": generation.value if generation.value != "auto" else None,
-    }
-    words = [w for name, value in chosen.items() if value is not None for w in (name, value)]
-    result = replace(result, options=(*words, *(["--in-place"] if in_place else [])))
+        result = judging.run(opened, only=codes, progress=told)
     if format is Format.JSON:
         from tracekit.report.json import render_json
 
         text = render_json(result)
+    elif format is Format.SARIF:
+        from tracekit.report.sarif import render_sarif
+
+        text = render_sarif(result, all_pages())
+    elif format is Format.JUNIT:
+        from tracekit.report.junit import render_junit
+
+        unsure = {
+            o.code: _UNSURE for o in result.outcomes if strict and too_unsure(o, max_undecided)
+        }
+        text = render_junit(result, all_pages(), fail_on=fail_on, undecided=unsure)
+    elif format is Format.MARKDOWN:
+        from tracekit.report.markdown import render_markdown
+
+        text = render_markdown(result, all_pages(), limit=limit)
     else:
         from tracekit.report.terminal import render_terminal
 
-        text = render_terminal(result, all_pages(), colour=out is None and colour_wanted())
+        colour = out is None and colour_wanted()
+        text = render_terminal(result, all_pages(), colour=colour, limit=limit)
     write_output(text, out)
     raise typer.Exit(
         exit_status(result, fail_on=fail_on, strict=strict, max_undecided=max_undecided)
@@ -139,11 +146,13 @@ def exit_status(
     """1 for findings of ``fail_on`` or worse; with ``strict``, for a check that could not judge."""
     if any(f.severity.rank <= fail_on.rank for f in result.findings):
         return 1
-    if strict:
-        for outcome in result.outcomes:
-            judged = outcome.judged
-            total = judged.decided + judged.undecided
-            undecided = judged.undecided / total if total else 1.0
-            if undecided > max_undecided:
-                return 1
-    return 0
+    return int(strict and any(too_unsure(o, max_undecided) for o in result.outcomes))
+
+
+_UNSURE = "with --strict: too much could not be judged"
+
+
+def too_unsure(outcome: Outcome, max_undecided: float) -> bool:
+    """Whether a check left more undecided than that part of what it judges, or judged nothing."""
+    total = outcome.judged.decided + outcome.judged.undecided
+    return (outcome.judged.undecided / total if total else 1.0) > max_undecided

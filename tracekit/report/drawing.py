@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tracekit.findings import Finding, Occurrence
 from tracekit.report.units import extent, length_of_time, moment
 
-__all__ = ("draw",)
+__all__ = ("REFUSED", "draw", "window")
 
 _CELLS = 16
 _PAGE = 4096
@@ -41,6 +41,10 @@ _DRAWN: dict[str, tuple[tuple[tuple[_Row, str | None], ...], str]] = {
 }
 
 
+REFUSED = frozenset(("TK105", "TK106", "TK107", "TK202"))
+"""Codes whose call, where it has an error number, changed nothing."""
+
+
 def draw(finding: Finding, one: Occurrence) -> list[str]:
     """The lines of the picture, or none for a code or an occurrence that has no place in memory."""
     if one.waited_ns is not None:
@@ -49,13 +53,13 @@ def draw(finding: Finding, one: Occurrence) -> list[str]:
     if finding.code not in _DRAWN or first is None or not one.size:
         return []
     planes, below = _DRAWN[finding.code]
-    start, cell, count = _window(one, first, one.size)
+    start, cell, count = window(one, first, one.size)
     marked = [_overlaps(start + i * cell, cell, first, one.size) for i in range(count)]
     seen: dict[str, str] = {}
     rows = []
     for plane, own in planes:
         cells = ["?"] * count
-        for what, address, size in _applied(one):
+        for what, address, size in _applied(finding, one):
             letter = plane.leaves.get(what)
             if letter is None:
                 continue
@@ -82,7 +86,7 @@ def draw(finding: Finding, one: Occurrence) -> list[str]:
     return [title + " " * gap + scale, *rows, marks, legend]
 
 
-def _window(one: Occurrence, first: int, size: int) -> tuple[int, int, int]:
+def window(one: Occurrence, first: int, size: int) -> tuple[int, int, int]:
     """First address, cell size and number of cells: the finding's pages, and what lies around."""
     ranges = [(r.address, r.size) for r in one.chain if r.address is not None and r.size]
     low = min([first, *(a for a, _ in ranges)])
@@ -104,10 +108,13 @@ def _window(one: Occurrence, first: int, size: int) -> tuple[int, int, int]:
     return start, cell, (stop + after * cell - start) // cell
 
 
-def _applied(one: Occurrence) -> Iterator[tuple[str, int, int]]:
-    """The chain's events up to the moment that is drawn."""
+def _applied(finding: Finding, one: Occurrence) -> Iterator[tuple[str, int, int]]:
+    """The chain's events up to the moment that is drawn, without a call that was refused."""
+    refused = finding.code in REFUSED and one.errno is not None
     for row in one.chain:
         if row.ts_ns is None or row.address is None or not row.size:
+            continue
+        if refused and row.ts_ns >= one.from_ns:
             continue
         if one.until_ns is None or row.ts_ns <= one.from_ns:
             yield row.what, row.address, row.size
@@ -151,6 +158,8 @@ def _timeline(one: Occurrence) -> list[str]:
         ]
         lines.append(f"  {label:<7} {''.join(cells)}")
         legend.append(f"{letter} {meaning}")
+    if not lines:
+        return []
     scale = f"one cell is {length_of_time(cell)}"
     title = f"the socket from {moment(start)}"
     gap = max(2, _WIDTH - 2 - len(title) - len(scale))

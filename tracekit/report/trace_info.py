@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from replay.linger.statistics import WAITED_BELOW_MS
 from tracekit.report.decidable import Decidable, Needs, decidable, limits
 from tracekit.report.escape import visible
-from tracekit.report.units import extent, length_of_time, moment, plural
+from tracekit.report.units import length_of_time, moment, plural
 from tracekit.report.vmms import Vmm, find_vmms
 from tracekit.store import Manifest, Trace
 
@@ -206,24 +207,40 @@ def _vmms(found: list[Vmm]) -> Iterator[str]:
 
 
 def _sockets(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """How long vsock sockets waited in close(), by process and port."""
+    """How long vsock sockets waited in close(), by process and port; the worst first."""
     if not found:
         return
     yield ""
     yield "vsock sockets that closed, by process and port"
-    for one in found[:_MOST]:
-        lingering = f", {one['lingering']:,} of them lingering" if one["lingering"] else ""
-        dropped = f", {extent(one['dropped'])} dropped" if one["dropped"] else ""
-        yield from textwrap.wrap(
-            f"  pid {one['pid']} port {one['port']}: {plural(one['closes'], 'close')}{lingering},"
-            f" waited {length_of_time(one['waited_median_ns'])} in the median and"
-            f" {length_of_time(one['waited_max_ns'])} at most,"
-            f" {extent(one['bytes'])} sent{dropped}",
-            _WIDTH,
-            subsequent_indent="    ",
+    yield (
+        f"  {'pid':>8} {'port':>10} {'closes':>7} {'linger':>7}"
+        f" {'median wait':>11} {'longest':>10} {'sent':>9} {'dropped':>9}"
+    )
+    for one in sorted(found, key=lambda s: (-s["dropped"], -s["waited_max_ns"]))[:_MOST]:
+        port = "unknown" if one["port"] is None else one["port"]
+        yield (
+            f"  {one['pid']:>8} {port:>10} {one['closes']:>7,} {one['lingering']:>7,}"
+            f" {length_of_time(one['waited_median_ns']):>11}"
+            f" {length_of_time(one['waited_max_ns']):>10}"
+            f" {_short(one['bytes']):>9} {_short(one['dropped']):>9}"
         )
     if len(found) > _MOST:
         yield f"  and {len(found) - _MOST:,} more (--json lists all)"
+    counts = [sum(column) for column in zip(*(s["waited"] for s in found), strict=True)]
+    labels = [f"below {length_of_time(ms * 1_000_000)}" for ms in WAITED_BELOW_MS]
+    labels.append("longer")
+    waits = ", ".join(
+        f"{n:,} {label.replace('.000', '')}" for n, label in zip(counts, labels, strict=True) if n
+    )
+    yield from textwrap.wrap(f"  waits: {waits}", _WIDTH, subsequent_indent="    ")
+
+
+def _short(size: int) -> str:
+    """A size in few letters."""
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size >= 1 << shift:
+            return f"{size / (1 << shift):,.1f} {unit}".replace(".0 ", " ")
+    return f"{size} B"
 
 
 def _decisions(answers: list[Decidable]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracekit.errors import TraceFormatError, UnknownNameError, UsageError
+from tracekit.escape import html_table
 from tracekit.events import COLUMNS, COMMON, EVENT_TYPES, event_columns
 from tracekit.store.manifest import Manifest
 from tracekit.store.schema import arrow_schema
@@ -131,10 +131,7 @@ class Trace:
             "lost": f"{m.lost_events:,}" + (" or more" if m.lost_unknown else ""),
             **{name: f"{n:,}" for name, n in sorted(m.events.items(), key=lambda e: -e[1])},
         }
-        cells = "".join(
-            f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in facts.items()
-        )
-        return f"<table>{cells}</table>"
+        return html_table(facts.items())
 
     def _scan(self, columns: list[str]) -> pl.LazyFrame:
         import polars as pl

@@ -7,7 +7,22 @@ import sys
 
 import pytest
 
-COMMANDS = ("demo", "plan", "import", "info", "replay", "explain", "checks", "schema")
+COMMANDS = (
+    "demo",
+    "plan",
+    "doctor",
+    "collect",
+    "import",
+    "info",
+    "replay",
+    "whatif",
+    "shrink",
+    "report",
+    "export",
+    "explain",
+    "checks",
+    "schema",
+)
 HEAVY = ("polars", "numba", "pyarrow", "numpy", "pandas")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -151,6 +152,14 @@ def result(*findings: Finding, path: str = "traces/tdx-hotplug.parquet") -> Repl
     )
 
 
+def small_result(one: Finding) -> ReplayResult:
+    """The same of the one check alone, as with ``--only``, and of its chain the end."""
+    occurrences = tuple(replace(o, chain=o.chain[-2:]) for o in one.occurrences)
+    made = result(replace(one, occurrences=occurrences))
+    outcomes = tuple(o for o in made.outcomes if o.code == one.code)
+    return replace(made, outcomes=outcomes)
+
+
 @pytest.fixture
 def pages() -> dict[str, CheckPage]:
     return all_pages()
@@ -164,3 +173,34 @@ def make_finding() -> Callable[[str, str, Severity], Finding]:
 @pytest.fixture
 def make_result() -> Callable[..., ReplayResult]:
     return result
+
+
+@pytest.fixture
+def make_small_result() -> Callable[[Finding], ReplayResult]:
+    return small_result
+
+
+EVIL = "<img src=x onerror=alert(1)>\x1b]0;owned\x07\u202e`|[x](javascript:y)@all =1+1\n]]>&\udc9b"
+"""A process's name that means harm to a page, a terminal, a chat, a spreadsheet and a parser."""
+
+
+@pytest.fixture
+def evil_result() -> ReplayResult:
+    """A finding whose every text was chosen by somebody hostile."""
+    one = finding("TK101", "stale-iommu-mapping", Severity.ERROR)
+    chain = (EvidenceRow(ts_ns=1, seq=1, what="map", text=EVIL, address=BASE, size=MIB),)
+    evil = replace(
+        one,
+        vm=VmRef(name=EVIL, pid=1),
+        device=EVIL,
+        title=f"title {EVIL}",
+        notes=(EVIL,),
+        occurrences=(replace(one.occurrences[0], chain=(*CHAIN, *chain)),),
+    )
+    made = result(evil, path=f"/tmp/{EVIL}.parquet")
+    return replace(made, trace=replace(made.trace, clock=EVIL, kernel=EVIL), options=(EVIL,))
+
+
+@pytest.fixture
+def evil_text() -> str:
+    return EVIL
