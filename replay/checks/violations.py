@@ -42,6 +42,7 @@ _REASONS = {
     L.Y_SEVERAL: "several_vms",
     L.Y_VIOMMU: "viommu",
     L.Y_GMEM: "gmem_attributes",
+    L.Y_LIMIT: "state_limit",
 }
 _ONE_CALL = (107, 202)
 """Kinds whose errors are about one call alone, in whatever order it was."""

@@ -19,6 +19,10 @@ PLAIN_BELOW = 20_000
 """Events below which the kernel runs as plain Python rather than be compiled first."""
 LOAD_FROM = 2_500
 """Events from which a kernel that an earlier run compiled is loaded."""
+PLAIN_WORK = 1 << 20
+"""Pages from which the plain kernel's walks over all pages have the kernel compiled after all."""
+MOST_STATE = 512 << 20
+"""Bytes that the planes may take; a trace that asks for more has them forgotten."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,7 @@ class Engine:
         in_place: bool = False,
         compiled: bool | None = None,
     ) -> None:
+        switches = compiled is None
         if compiled is None:
             total = sum(events.values())
             compiled = total >= PLAIN_BELOW or (total >= LOAD_FROM and is_cached())
@@ -66,14 +71,13 @@ class Engine:
         g[L.C_HAS_DISCARD] = bool(events.get("fallocate.entered") or events.get("madvise.entered"))
         g[L.C_VIOMMU] = events.get("qemu.iommu_notify", 0) > 0
         g[L.C_IN_PLACE] = in_place
+        g[L.C_SWITCH] = PLAIN_WORK if switches and not compiled else 1 << 62
         self._k = L.State(
             g=g,
             T=_threads(64),
             S=np.zeros((64, L.TABLE_COLS), np.int64),
             W=np.zeros((512, L.W_WIDTH), np.int64),
-            ck=_chunks(1024),
-            mm=np.zeros((16, L.CHUNK), np.uint32),
-            am=np.zeros((8, L.CHUNK), np.uint8),
+            **_planes(),
         )
 
     def feed(self, record_batch: pa.RecordBatch) -> None:
@@ -121,12 +125,23 @@ class Engine:
             self._records.append(self._k.W[:n, L.OUT0 : L.OUT0 + L.W_COLS].copy())
             self._k.g[L.G_OUT] = 0
 
+    def _too_large(self, more: int) -> bool:
+        """Forget the planes rather than let them grow beyond MOST_STATE; True if that was done."""
+        k = self._k
+        if k.ck.nbytes + k.ct.nbytes + k.mm.nbytes + k.am.nbytes + more <= MOST_STATE:
+            return False
+        self._frames.give_up_planes(k)
+        self._k = k._replace(**_planes())
+        return True
+
     def _grow(self, what: int) -> None:
         k = self._k
         if what == L.GROW_CHUNKS:
-            size = max(k.ck.shape[0] * 2, _power(4 * int(k.g[L.G_CHUNKS] + k.g[L.G_NEED] + 8)))
+            size = max(k.ck.shape[0] * 2 - 2, _power(4 * int(k.g[L.G_CHUNKS] + k.g[L.G_NEED] + 8)))
+            if self._too_large(size * k.ck[0].nbytes - k.ck.nbytes):
+                return
             ck = _chunks(size)
-            for row in k.ck[k.ck[:, L.CK_KEY] != -1]:
+            for row in k.ck[:-1][k.ck[:-1, L.CK_KEY] != -1]:
                 number = int(row[L.CK_KEY]) & ((1 << 36) - 1)
                 space = int(row[L.CK_KEY]) >> 36
                 at = (number * 31 + space * 0x9E37) & (size - 1)
@@ -135,20 +150,26 @@ class Engine:
                 ck[at] = row
             self._k = k._replace(ck=ck)
         elif what == L.GROW_DENSE:
-            self._k = k._replace(
-                mm=_more(
-                    k.mm,
-                    int(k.g[L.G_MM]),
-                    k.mm.shape[0] * 2 + int(k.g[L.G_AM]) + 6 * int(k.g[L.G_CONTAINERS]),
-                ),
-                am=_more(k.am, int(k.g[L.G_AM]), k.am.shape[0] * 2),
-            )
+            need = int(k.g[L.G_DENSE])
+            dense = {"ct": int(k.g[L.G_CT]), "mm": int(k.g[L.G_MM]), "am": int(k.g[L.G_AM])}
+            rows = {
+                name: max(2 * len(getattr(k, name)), have + 2 * need)
+                for name, have in dense.items()
+                if have + need >= len(getattr(k, name))
+            }
+            if self._too_large(sum(n * getattr(k, name)[0].nbytes for name, n in rows.items())):
+                return
+            grown = {name: _more(getattr(k, name), dense[name], n) for name, n in rows.items()}
+            self._k = k._replace(**grown)
         elif what == L.GROW_WATCHES:
-            need = int(k.g[L.G_REMAINING] + k.g[L.G_ACTIVE] + k.g[L.G_ROWS]) + 128
+            need = 2 * int(k.g[L.G_REMAINING] + k.g[L.G_ACTIVE] + k.g[L.G_ROWS]) + 128
             used = int(max(k.g[L.G_WTOP], k.g[L.G_ACTIVE], k.g[L.G_OUT]))
             self._k = k._replace(W=_more(k.W, used, max(k.W.shape[0] * 2, used + need)))
         elif what == L.GROW_TABLES:
             self._k = k._replace(S=_more(k.S, k.S.shape[0], k.S.shape[0] * 2))
+        elif what == L.GROW_SPEED:
+            self._frames = load_kernel(compiled=True)
+            k.g[L.C_SWITCH] = 1 << 62
 
 
 def judge(
@@ -190,8 +211,19 @@ def _threads(rows: int, first: int = 0) -> Any:
     return made
 
 
+def _planes() -> dict[str, Any]:
+    """No page of any space is known."""
+    return {
+        "ck": _chunks(1024),
+        "ct": np.zeros((64, L.PARTS), np.int64),
+        "mm": np.zeros((64, L.PART), np.uint32),
+        "am": np.zeros((64, L.PART), np.uint8),
+    }
+
+
 def _chunks(size: int) -> Any:
-    made = np.zeros((size, L.CK_COLS), np.int64)
+    """``size``, a power of two, and the row that is never looked up."""
+    made = np.zeros((size + 1, L.CK_COLS), np.int64)
     made[:, L.CK_KEY] = -1
     return made
 

@@ -111,7 +111,12 @@ class _Asked(Engine):
             self._copy = made._replace(W=np.zeros((rows, L.W_WIDTH), np.int64))
         copy = self._copy
         assert copy is not None
-        counts = {"W": used, "mm": int(k.g[L.G_MM]), "am": int(k.g[L.G_AM])}
+        counts = {
+            "W": used,
+            "ct": int(k.g[L.G_CT]),
+            "mm": int(k.g[L.G_MM]),
+            "am": int(k.g[L.G_AM]),
+        }
         for name in k._fields:
             n = counts.get(name, len(getattr(k, name)))
             getattr(copy, name)[:n] = getattr(k, name)[:n]

@@ -320,9 +320,9 @@ def take_arguments(k: Any, b: Any, i: int, thread: int, rank: int) -> None:
     if b[B_ADDR, i] != NULL or op == OP_ATTR:
         t[T_ADDR] = b[B_ADDR, i]
         t[T_SIZE] = b[B_SIZE, i]
-        if (
-            op != OP_ATTR and op != OP_SLOT and sane(t[T_ADDR], t[T_SIZE])
-        ):  # a row for each run of its pages
+        # a row for each run of its pages
+        many = op != OP_SLOT and (op != OP_ATTR or k.g[C_IN_PLACE] != 0)
+        if many and sane(t[T_ADDR], t[T_SIZE]):
             k.g[G_ROWS] = max(k.g[G_ROWS], min(t[T_SIZE] >> 12, ROWS_A_CALL))
     if b[B_VADDR, i] != NULL:
         t[T_VADDR] = b[B_VADDR, i]

@@ -9,7 +9,7 @@ from .identity import process_of
 from .in_hand import END_NOW, end_in_hand, in_conversion, meet_in_hand, take_in_hand
 from .layout import *
 from .missing import end_missing, mark_missing, shared_no_more
-from .planes import apply_map, mark_stale, sane, set_attr, spans, tally
+from .planes import apply_map, forget_attributes_of, mark_stale, sane, set_attr, spans, tally
 from .relations import address_backing
 from .slots import forget_unmaps, live_vms, slots_known, unmapped_until
 from .watches import (
@@ -47,16 +47,6 @@ def settle_returned(k: Any, proc: int, space: int, p0: int, p1: int, seq: int) -
 
 
 @jit
-def forget_attributes(k: Any, vm: int) -> None:
-    """A change of unknown range: nothing is known of the VM's attributes any more."""
-    k.S[vm, S_DEFAULT] = 0
-    for h in range(k.ck.shape[0]):
-        if k.ck[h, CK_KEY] != -1 and (k.ck[h, CK_KEY] >> 36) == vm:
-            k.ck[h, CK_VAL] = 0
-            k.ck[h, CK_SLOT] = -1
-
-
-@jit
 def attribute_change(k: Any, thread: int, vm: int, ret: int, ts: int, seq: int) -> None:
     """KVM_SET_MEMORY_ATTRIBUTES returned.  Rule 3, TK101's candidates, TK103's end, TK202."""
     t = k.T[thread]
@@ -84,7 +74,7 @@ def attribute_change(k: Any, thread: int, vm: int, ret: int, ts: int, seq: int) 
         tally(k, J_202, Y_UNKNOWN_ARGS)
         end_in_hand(k, thread, t[T_ENTER], t[T_ENTER_SEQ], END_NOW)
         forget_unmaps(k, thread)
-        forget_attributes(k, vm)
+        forget_attributes_of(k, vm)
         return
     tally(k, J_202, Y_DECIDED)
     tally(k, J_108, Y_DECIDED)
@@ -95,7 +85,7 @@ def attribute_change(k: Any, thread: int, vm: int, ret: int, ts: int, seq: int) 
         )  # fmt: skip
         end_in_hand(k, thread, t[T_ENTER], t[T_ENTER_SEQ], END_NOW)
         forget_unmaps(k, thread)
-        forget_attributes(k, vm)
+        forget_attributes_of(k, vm)
         return
     if k.T[proc, P_GMEM_ATTR]:
         # what is private is not up to this call any more, or not to it alone
@@ -341,4 +331,4 @@ def gmem_attributes(k: Any, thread: int, ret: int) -> None:
             tally(k, J_108, Y_GMEM)
     for s in range(k.g[G_SPACES]):
         if k.S[s, S_KIND] == SPACE_VM and k.S[s, S_PROC] == proc:
-            forget_attributes(k, s)
+            forget_attributes_of(k, s)

@@ -402,7 +402,7 @@ def all_remaining(k: Any, thread: int, proc: int, space: int, seq: int) -> None:
     """TK105: everything was to be unmapped, and these pages are still translated."""
     t = k.T[thread]
     whole = M_KI | M_I | M_KE | M_E
-    for h in range(k.ck.shape[0]):
+    for h in range(k.ck.shape[0] - 1):
         key = k.ck[h, CK_KEY]
         if key == -1 or (key >> 36) != space:
             continue
@@ -570,7 +570,7 @@ def destroy_ioas(k: Any, proc: int, fd: int, ident: int) -> None:
 def leaked(k: Any, space: int, thread: int, since: int, seq: int, sev: int, conf: int) -> None:
     """TK109: the container is gone and pages are still translated: one record a run of them."""
     tally(k, J_109, Y_DECIDED)
-    for h in range(k.ck.shape[0]):
+    for h in range(k.ck.shape[0] - 1):
         key = k.ck[h, CK_KEY]
         if key == -1 or (key >> 36) != space:
             continue

@@ -18,7 +18,7 @@ from .calls import (
     start_run,
     take_arguments,
 )
-from .conversions import forget_attributes, settle_returned
+from .conversions import settle_returned
 from .discards import begin_backing, discard_entered
 from .dma import domain_freed, forget_range, judge_entries
 from .identity import add_gmem, is_gmem, process_of, same_object, space_of
@@ -33,7 +33,7 @@ from .lifetimes import (
     run_or_exit,
 )
 from .missing import drop_all_uncovered
-from .planes import apply_map, sane, spans, transform_all
+from .planes import apply_map, forget_attributes_of, sane, spans, transform_all
 from .relations import backing_known, in_shared_file, relate
 from .slots import forget_unmaps
 from .watches import forget_watches, unmapped
@@ -127,23 +127,43 @@ def chunks_needed(k: Any, addr: int, size: int) -> int:
 
 
 @jit
-def room(k: Any, need: int) -> int:
+def rows_needed(k: Any, b: Any, i: int) -> int:
+    """How many chunks and parts an event may have to spread over what is smaller."""
+    t = k.T[b[B_THREAD, i]]
+    size = max(b[B_SIZE, i], t[T_SIZE], t[T_TP_SIZE], 0)
+    rows = (min(k.g[G_AM], (size >> 21) + 2) + 6) * (k.g[G_CONTAINERS] + 1) + 16
+    return min(rows, MOST_ROWS)
+
+
+@jit
+def room(k: Any, need: int, rows: int) -> int:
     """What must grow before the next event can be taken; GROW_NONE if nothing."""
     g = k.g
     if (g[G_CHUNKS] + need + 8) * 2 > k.ck.shape[0]:
         return GROW_CHUNKS
-    dense = (g[G_AM] + 6) * max(g[G_CONTAINERS], 1)
-    if g[G_MM] + dense > k.mm.shape[0] or g[G_AM] + 4 > k.am.shape[0]:
+    if max(g[G_CT] - k.ct.shape[0], g[G_MM] - k.mm.shape[0], g[G_AM] - k.am.shape[0]) + rows >= 0:
+        g[G_DENSE] = rows
         return GROW_DENSE
     if g[G_WTOP] + g[G_REMAINING] + g[G_ROWS] + 64 > k.W.shape[0]:
         return GROW_WATCHES
-    if g[G_OUT] + g[G_REMAINING] + g[G_ACTIVE] + g[G_ROWS] + 64 > k.W.shape[0]:
+    some = g[G_REMAINING] + g[G_ACTIVE] + g[G_ROWS]
+    if g[G_OUT] + (2 * some if g[C_IN_PLACE] else some) + 64 > k.W.shape[0]:
         return GROW_WATCHES
     if g[G_SLOTS] + 4 > k.S.shape[0] or g[G_GMEM] + 4 > k.S.shape[0]:
         return GROW_TABLES
     if g[G_SPACES] + 4 > k.S.shape[0] or g[G_R] + 4 > k.S.shape[0] or g[G_D] + 4 > k.S.shape[0]:
         return GROW_TABLES
+    if g[G_WORK] > g[C_SWITCH]:
+        return GROW_SPEED
     return GROW_NONE
+
+
+@jit
+def overflowed(k: Any, records: int) -> None:
+    """There was no room: void are the records of this event, and everything is unknown."""
+    k.g[G_OUT] = records
+    k.g[G_FULL] = 0
+    lost(k, NULL, Y_LIMIT)
 
 
 @jit
@@ -229,7 +249,7 @@ def one(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
         else:
             for s in range(g[G_SPACES]):
                 if k.S[s, S_KIND] == SPACE_VM and k.S[s, S_PROC] == proc:
-                    forget_attributes(k, s)
+                    forget_attributes_of(k, s)
     elif ev == EV_POST:
         if t[T_STATE] == STATE_FRAME and t[T_OP] == OP_ATTR:
             if t[T_COMMIT] == NULL:
@@ -241,7 +261,7 @@ def one(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
         elif t[T_STATE] != STATE_FRAME:
             for s in range(g[G_SPACES]):
                 if k.S[s, S_KIND] == SPACE_VM and k.S[s, S_PROC] == proc:
-                    forget_attributes(k, s)
+                    forget_attributes_of(k, s)
     elif ev == EV_GMEM_FALLOCATE:
         if t[T_STATE] == STATE_FRAME and t[T_CALL] == EV_FALLOCATE:
             add_gmem(k, proc, t[T_FD], NULL)
@@ -351,13 +371,14 @@ def run(k: Any, b: Any, start: int, end: int) -> tuple[int, int]:
             continue
         if b[B_SIZE, i] > (1 << 30):
             g[G_NEED] = max(g[G_NEED], chunks_needed(k, b[B_ADDR, i], b[B_SIZE, i]))
-        grow = room(k, g[G_NEED])
+        grow = room(k, g[G_NEED], rows_needed(k, b, i))
         if grow != GROW_NONE:
             return i, grow
+        records = g[G_OUT]
         g[G_LAST_TS] = b[B_TS, i]
         if ev == EV_LOST:
             end_returned(k, b[B_SEQ, i])
-            lost(k, b[B_UNTIL, i])
+            lost(k, b[B_UNTIL, i], Y_LOSS)
             continue
         thread = b[B_THREAD, i]
         pid = b[B_PROC, i]
@@ -375,12 +396,21 @@ def run(k: Any, b: Any, start: int, end: int) -> tuple[int, int]:
                 k.T[proc, P_LAST_GAP] = min(k.T[proc, P_LAST_GAP], b[B_TS, i] - 1)
             return_frame(k, thread, ret, ts, b[B_SEQ, i])
         one(k, b, i, thread, ev)
+        if g[G_FULL]:
+            overflowed(k, records)
     return end, GROW_NONE
+
+
+@entry
+def give_up_planes(k: Any) -> None:
+    """The state would be larger than it may be: it begins anew."""
+    overflowed(k, k.g[G_OUT])
 
 
 @entry
 def finish(k: Any, ts: int) -> None:
     """The trace ends at ``ts``."""
+    records = k.g[G_OUT]
     end_returned(k, -1)
     for p in range(k.T.shape[0]):
         if k.T[p, P_PARENT] == p:
@@ -390,4 +420,6 @@ def finish(k: Any, ts: int) -> None:
         end_in_hand(k, thread, NULL, -1, END_TRACE)
     judge_entries(k)
     drop_all_uncovered(k)
+    if k.g[G_FULL]:
+        overflowed(k, records)
     forget_watches(k, Y_END, True)

@@ -7,7 +7,7 @@ from typing import Any
 from ._jit import jit
 from .identity import process_of
 from .layout import *
-from .planes import find_chunk, sane, tally, wide
+from .planes import both, sane, tally, wide
 from .searches import attr_next, next_with, next_without
 from .slots import forget_unmaps
 from .watches import record
@@ -102,25 +102,18 @@ def left_behind(
 def next_left(k: Any, space: int, vm: int, p: int, end: int, kind: int, wanted: bool) -> int:
     """First page from ``p`` on that is (``wanted``) or is not left behind; ``end`` if none."""
     while p < end:
-        number = p >> CHUNK_BITS
-        base = number << CHUNK_BITS
-        e = min(end, base + CHUNK)
-        h, ah = find_chunk(k, space, number), find_chunk(k, vm, number)
-        slot = -1 if h < 0 else k.ck[h, CK_SLOT]
-        aslot = -1 if ah < 0 else k.ck[ah, CK_SLOT]
-        v = k.S[space, S_DEFAULT] if h < 0 else k.ck[h, CK_VAL]
-        x = k.S[vm, S_DEFAULT] if ah < 0 else k.ck[ah, CK_VAL]
-        if slot < 0 and aslot < 0:
+        d, v, ad, x, e = both(k, space, vm, p, end)
+        if d < 0 and ad < 0:
             if is_left(k, v, x, kind) == wanted:
                 return p
         else:
-            for i in range(p - base, e - base):
-                if slot >= 0:
-                    v = wide(k.mm[slot, i])
-                if aslot >= 0:
-                    x = wide(k.am[aslot, i])
+            for i in range(p, e):
+                if d >= 0:
+                    v = wide(k.mm[d, i & (PART - 1)])
+                if ad >= 0:
+                    x = wide(k.am[ad, i & (PART - 1)])
                 if is_left(k, v, x, kind) == wanted:
-                    return base + i
+                    return i
         p = e
     return end
 

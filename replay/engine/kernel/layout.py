@@ -14,11 +14,19 @@ NULL = -(1 << 63)
 CHUNK_BITS = 18
 CHUNK = 1 << CHUNK_BITS
 """Pages in a chunk: 1 GiB."""
+PART_BITS = 9
+PART = 1 << PART_BITS
+"""Pages in a part of a chunk: 2 MiB."""
+PARTS = CHUNK // PART
 ROWS_A_CALL = 1 << 16
 """Most runs of pages that one call can be reported with."""
 MAX_CHUNKS = 1 << 16
 """A range of more chunks (64 TiB) is no range that a machine has: what it covers becomes
 unknown."""
+MOST_ROWS = 1 << 14
+"""Rows of parts or pages that are made ready for one event at most."""
+MOST_WORK = 1 << 33
+"""Pages that are walked at most, in a whole trace, for calls that may have touched any page."""
 
 # --- engine event codes -------------------------------------------------------------------------
 (
@@ -198,7 +206,6 @@ STATE_NONE, STATE_FRAME, STATE_UNKNOWN = 0, 1, 2
     P_IOAS_BORN,
     P_EXIT,
     P_LAST_UNMAP,
-    P_OBJECT,
     P_LAST_MAP_RETURN,
     P_LAST_MAP_THREAD,
     P_FRESH,
@@ -206,7 +213,7 @@ STATE_NONE, STATE_FRAME, STATE_UNKNOWN = 0, 1, 2
     P_GMEM_ATTR,
     P_HAS_VM,
     P_END,
-) = range(T_COLS, T_COLS + 16)
+) = range(T_COLS, T_COLS + 15)
 
 # --- spaces: S[space, column]: a VM's attributes or a container's mappings ---------------------
 (
@@ -295,8 +302,12 @@ ENTRIES_HIGH = 58_982
 (
     G_SPACES,
     G_CHUNKS,
+    G_CT,  # rows of ct, mm and am ever used, and the first of those that are free again, plus 1
+    G_CT_FREE,
     G_MM,
+    G_MM_FREE,
     G_AM,
+    G_AM_FREE,
     G_ACTIVE,
     G_WFREE,
     G_WTOP,
@@ -314,8 +325,11 @@ ENTRIES_HIGH = 58_982
     G_U,
     G_LOST,
     G_CONTAINERS,
+    G_FULL,  # there was no room for something: what was done since the event began is void
+    G_WORK,
+    G_DENSE,
     G_COLS,
-) = range(22)
+) = range(29)
 # --- configuration: cfg[...] --------------------------------------------------------------------
 (
     C_GRACE,
@@ -326,8 +340,9 @@ ENTRIES_HIGH = 58_982
     C_HAS_DISCARD,
     C_VIOMMU,
     C_IN_PLACE,
+    C_SWITCH,  # work from which GROW_SPEED is asked for
     C_END,
-) = range(G_COLS, G_COLS + 9)
+) = range(G_COLS, G_COLS + 10)
 # --- judged: J[code, reason]; disagreements: N[...] ---------------------------------------------
 (
     J_101,
@@ -356,17 +371,18 @@ ENTRIES_HIGH = 58_982
     Y_SEVERAL,
     Y_VIOMMU,
     Y_GMEM,
+    Y_LIMIT,
     Y_COLS,
-) = range(12)
+) = range(13)
 N_EPROBE_OVERRULED, N_EPROBE_UNKNOWN, N_ATTR_UNKNOWN, N_END = range(C_END, C_END + 4)
 J0 = N_END
 G_SIZE = J0 + J_ROWS * Y_COLS
 
 # --- what a call needs grown before it can go on (run()'s second result) ------------------------
-GROW_NONE, GROW_CHUNKS, GROW_DENSE, GROW_WATCHES, GROW_TABLES = range(5)
+GROW_NONE, GROW_CHUNKS, GROW_DENSE, GROW_WATCHES, GROW_TABLES, GROW_SPEED = range(6)
 
 
-CK_KEY, CK_VAL, CK_SLOT, CK_COLS = range(4)
+CK_KEY, CK_VAL, CK_PARTS, CK_COLS = range(4)
 
 
 class State(NamedTuple):
@@ -375,8 +391,10 @@ class State(NamedTuple):
     ``g``: globals, configuration, counters. ``T``: threads and (same row number) processes. ``S``:
     spaces, address relations, backings, guest_memfds, each in columns of its own. ``W``: watches,
     their list of active rows, and records. ``ck``: hash of chunks (key: space << 36 | chunk
-    number). All int64, but ``mm`` (uint32) and ``am`` (uint8): dense chunks, one row of CHUNK
-    pages each.
+    number; the last row is never looked up). ``ct``: a row for each chunk that has not one value:
+    the value of each of its PARTS, or ~ a row of single pages. All int64, but those: ``mm``
+    (uint32) and ``am`` (uint8), PART pages each. The last row of ``ct``, ``mm`` and ``am`` is what
+    is written to when there is no room (G_FULL).
     """
 
     g: Any
@@ -384,6 +402,7 @@ class State(NamedTuple):
     S: Any
     W: Any
     ck: Any
+    ct: Any
     mm: Any
     am: Any
 

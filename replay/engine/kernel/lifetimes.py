@@ -18,11 +18,16 @@ from .watches import end_candidates, forget_watches
 
 
 @jit
-def lost(k: Any, until: int) -> None:
+def lost(k: Any, until: int, reason: int) -> None:
     """Everything that a page's state could be is unknown until seen again."""
+    undecided = J0 + J_108 * Y_COLS
+    before = k.g[undecided + Y_LOSS]
     for t in range(k.T.shape[0]):
         end_in_hand(k, t, NULL, -1, END_LOSS)
-    forget_watches(k, Y_LOSS, False)
+    if reason != Y_LOSS:
+        k.g[undecided + reason] += k.g[undecided + Y_LOSS] - before
+        k.g[undecided + Y_LOSS] = before
+    forget_watches(k, reason, False)
     forget_planes(k)
     k.g[G_LOST] = 1
     k.g[G_U] = 0

@@ -7,7 +7,7 @@ from typing import Any
 from ._jit import jit
 from .identity import process_of
 from .layout import *
-from .planes import apply_map, dense_map, find_chunk, make_chunk, sane, spans, wide
+from .planes import apply_map, both, dense_map, put_map, sane, spans, wide
 from .searches import next_with, next_without
 from .slots import live_vms, slot_over
 from .watches import close_part, drop_at, drop_row, end_candidates, put_out, set_remaining
@@ -27,55 +27,41 @@ def mark_missing(
     count, lo, hi, told = 0, b, a, True
     p = a
     while p < b:
-        number = p >> CHUNK_BITS
-        base = number << CHUNK_BITS
-        e = min(b, base + CHUNK)
-        h, ah = find_chunk(k, space, number), find_chunk(k, vm, number)
-        slot = -1 if h < 0 else k.ck[h, CK_SLOT]
-        aslot = -1 if ah < 0 else k.ck[ah, CK_SLOT]
-        v = k.S[space, S_DEFAULT] if h < 0 else k.ck[h, CK_VAL]
-        x = k.S[vm, S_DEFAULT] if ah < 0 else k.ck[ah, CK_VAL]
-        if slot < 0:
-            if v & held or (delta >= 0 and (v >> M_DELTA_SHIFT) != delta):
-                p = e
-                continue
-            if aslot < 0 and x & (A_K | A_P) == A_K:
-                p = e
-                continue
-            if v & known != known or (aslot < 0 and not x & A_K and not unknown_too):
+        d, v, ad, x, e = both(k, space, vm, p, b)
+        if d < 0 and (v & (held | M_W104) or (delta >= 0 and (v >> M_DELTA_SHIFT) != delta)):
+            p = e
+            continue
+        if ad < 0 and x & (A_K | A_P) == A_K:
+            p = e
+            continue
+        if d < 0 and ad < 0:
+            if v & known != known or (not x & A_K and not unknown_too):
                 told = False
-                p = e
-                continue
-            if h < 0:
-                if (k.g[G_CHUNKS] + 8) * 2 > k.ck.shape[0]:
-                    told = False
-                    p = e
-                    continue
-                h = make_chunk(k, space, number)
-            if aslot < 0 and e - p == CHUNK:
-                k.ck[h, CK_VAL] = v | M_W104
-                count += CHUNK
+            else:
+                put_map(k, space, p, e, v | M_W104)
+                count += e - p
                 lo = min(lo, p)
                 hi = e
-                p = e
-                continue
-            slot = dense_map(k, h)
-        row = k.mm[slot]
-        for i in range(p - base, e - base):
-            v = wide(row[i])
+            p = e
+            continue
+        for i in range(p, e):
+            if d >= 0:
+                v = wide(k.mm[d, i & (PART - 1)])
             if v & (held | M_W104) or (delta >= 0 and (v >> M_DELTA_SHIFT) != delta):
                 continue
-            if aslot >= 0:
-                x = wide(k.am[aslot, i])
+            if ad >= 0:
+                x = wide(k.am[ad, i & (PART - 1)])
             if x & (A_K | A_P) == A_K:
                 continue
             if v & known != known or (not x & A_K and not unknown_too):
                 told = False
-            else:
-                row[i] = v | M_W104
-                count += 1
-                lo = min(lo, base + i)
-                hi = base + i + 1
+                continue
+            if d < 0:
+                d = dense_map(k, space, p)
+            k.mm[d, i & (PART - 1)] = v | M_W104
+            count += 1
+            lo = min(lo, i)
+            hi = i + 1
         p = e
     return count, lo, hi, told
 
@@ -168,33 +154,26 @@ def covers_in_full(k: Any, row: int) -> bool:
     end = (k.S[slot, L_GPA] + k.S[slot, L_SIZE]) >> 12
     some = False
     while p < end:
-        number = p >> CHUNK_BITS
-        base = number << CHUNK_BITS
-        e = min(end, base + CHUNK)
-        h, ah = find_chunk(k, space, number), find_chunk(k, vm, number)
-        mslot = -1 if h < 0 else k.ck[h, CK_SLOT]
-        aslot = -1 if ah < 0 else k.ck[ah, CK_SLOT]
-        v = k.S[space, S_DEFAULT] if h < 0 else k.ck[h, CK_VAL]
-        x = k.S[vm, S_DEFAULT] if ah < 0 else k.ck[ah, CK_VAL]
-        if aslot < 0 and x & (A_K | A_P) != A_K:
+        d, v, ad, x, e = both(k, space, vm, p, end)
+        if ad < 0 and x & (A_K | A_P) != A_K:
             p = e
             continue
-        if aslot < 0 and mslot < 0 and (e <= w[W_LO] or w[W_HI] <= p):
+        if ad < 0 and d < 0 and (e <= w[W_LO] or w[W_HI] <= p):
             if v & (M_E | M_I):
                 some = True
             elif not v & M_W104:
                 return False
             p = e
             continue
-        for i in range(p - base, e - base):
-            if w[W_LO] <= base + i < w[W_HI]:
+        for i in range(p, e):
+            if w[W_LO] <= i < w[W_HI]:
                 continue
-            if aslot >= 0:
-                x = wide(k.am[aslot, i])
+            if ad >= 0:
+                x = wide(k.am[ad, i & (PART - 1)])
             if x & (A_K | A_P) != A_K:
                 continue
-            if mslot >= 0:
-                v = wide(k.mm[mslot, i])
+            if d >= 0:
+                v = wide(k.mm[d, i & (PART - 1)])
             if v & (M_E | M_I):
                 some = True
             elif not v & M_W104:

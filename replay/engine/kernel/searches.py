@@ -6,27 +6,22 @@ from typing import Any
 
 from ._jit import jit
 from .layout import *
-from .planes import find_chunk, wide
+from .planes import both, stretch, wide
 
 
 @jit
 def next_where(k: Any, space: int, p: int, end: int, mask: int, value: int, wanted: bool) -> int:
     """First page from ``p`` on of which ``page & mask == value`` is ``wanted``; ``end`` if none."""
     while p < end:
-        number = p >> CHUNK_BITS
-        base = number << CHUNK_BITS
-        e = min(end, base + CHUNK)
-        h = find_chunk(k, space, number)
-        slot = -1 if h < 0 else k.ck[h, CK_SLOT]
-        if slot < 0:
-            v = k.S[space, S_DEFAULT] if h < 0 else k.ck[h, CK_VAL]
+        d, v, e = stretch(k, space, p, end)
+        if d < 0:
             if ((v & mask) == value) == wanted:
                 return p
         else:
-            row = k.mm[slot]
-            for i in range(p - base, e - base):
-                if ((wide(row[i]) & mask) == value) == wanted:
-                    return base + i
+            row = k.mm[d]
+            for i in range(p, e):
+                if ((wide(row[i & (PART - 1)]) & mask) == value) == wanted:
+                    return i
         p = e
     return end
 
@@ -49,25 +44,18 @@ def next_premature(
 ) -> int:
     """First page from ``p`` on that is (``wanted``) or is not private, live and without ``bit``."""
     while p < end:
-        number = p >> CHUNK_BITS
-        base = number << CHUNK_BITS
-        e = min(end, base + CHUNK)
-        h, ah = find_chunk(k, space, number), find_chunk(k, vm, number)
-        slot = -1 if h < 0 else k.ck[h, CK_SLOT]
-        aslot = -1 if ah < 0 else k.ck[ah, CK_SLOT]
-        v = k.S[space, S_DEFAULT] if h < 0 else k.ck[h, CK_VAL]
-        x = k.S[vm, S_DEFAULT] if ah < 0 else k.ck[ah, CK_VAL]
-        if slot < 0 and aslot < 0:
+        d, v, ad, x, e = both(k, space, vm, p, end)
+        if d < 0 and ad < 0:
             if ((x & A_P) != 0 and (v & (live | bit)) == live) == wanted:
                 return p
         else:
-            for i in range(p - base, e - base):
-                if slot >= 0:
-                    v = wide(k.mm[slot, i])
-                if aslot >= 0:
-                    x = wide(k.am[aslot, i])
+            for i in range(p, e):
+                if d >= 0:
+                    v = wide(k.mm[d, i & (PART - 1)])
+                if ad >= 0:
+                    x = wide(k.am[ad, i & (PART - 1)])
                 if ((x & A_P) != 0 and (v & (live | bit)) == live) == wanted:
-                    return base + i
+                    return i
         p = e
     return end
 
@@ -75,19 +63,13 @@ def next_premature(
 @jit
 def live_anywhere(k: Any, space: int, mask: int) -> bool:
     """True if any page of a mapping space has a bit of ``mask``."""
-    for h in range(k.ck.shape[0]):
+    for h in range(k.ck.shape[0] - 1):
         key = k.ck[h, CK_KEY]
         if key == -1 or (key >> 36) != space:
             continue
-        slot = k.ck[h, CK_SLOT]
-        if slot < 0:
-            if k.ck[h, CK_VAL] & mask:
-                return True
-        else:
-            row = k.mm[slot]
-            for i in range(CHUNK):
-                if wide(row[i]) & mask:
-                    return True
+        base = (key & ((1 << 36) - 1)) << CHUNK_BITS
+        if next_without(k, space, base, base + CHUNK, mask, 0) < base + CHUNK:
+            return True
     return False
 
 
@@ -95,19 +77,14 @@ def live_anywhere(k: Any, space: int, mask: int) -> bool:
 def attr_next(k: Any, vm: int, p: int, end: int, value: int, mask: int, wanted: bool) -> int:
     """First page from ``p`` on whose attribute bits ``mask`` are (``wanted``) or not ``value``."""
     while p < end:
-        number = p >> CHUNK_BITS
-        base = number << CHUNK_BITS
-        e = min(end, base + CHUNK)
-        h = find_chunk(k, vm, number)
-        slot = -1 if h < 0 else k.ck[h, CK_SLOT]
-        if slot < 0:
-            x = k.S[vm, S_DEFAULT] if h < 0 else k.ck[h, CK_VAL]
+        d, x, e = stretch(k, vm, p, end)
+        if d < 0:
             if (x & mask == value) == wanted:
                 return p
         else:
-            for i in range(p - base, e - base):
-                if (wide(k.am[slot, i]) & mask == value) == wanted:
-                    return base + i
+            for i in range(p, e):
+                if (wide(k.am[d, i & (PART - 1)]) & mask == value) == wanted:
+                    return i
         p = e
     return end
 
@@ -117,18 +94,13 @@ def count_with(k: Any, space: int, p: int, end: int, bit: int) -> int:
     """How many mapping pages of [p, end) have ``bit``."""
     count = 0
     while p < end:
-        number = p >> CHUNK_BITS
-        base = number << CHUNK_BITS
-        e = min(end, base + CHUNK)
-        h = find_chunk(k, space, number)
-        slot = -1 if h < 0 else k.ck[h, CK_SLOT]
-        if slot < 0:
-            v = k.S[space, S_DEFAULT] if h < 0 else k.ck[h, CK_VAL]
+        d, v, e = stretch(k, space, p, end)
+        if d < 0:
             if v & bit:
                 count += e - p
         else:
-            row = k.mm[slot]
-            for i in range(p - base, e - base):
+            row = k.mm[d]
+            for i in range(p & (PART - 1), (p & (PART - 1)) + e - p):
                 if wide(row[i]) & bit:
                     count += 1
         p = e

@@ -45,6 +45,11 @@ def known_mask(k: Any) -> int:
 @jit
 def new_row(k: Any) -> int:
     """A fresh watch row, in the list of active ones."""
+    if k.g[G_WFREE] < 0 and k.g[G_WTOP] >= k.W.shape[0] - 1:
+        k.g[G_FULL] = 1
+        row = k.W.shape[0] - 1
+        k.W[row, :W_COLS] = 0
+        return row
     if k.g[G_WFREE] >= 0:
         row = k.g[G_WFREE]
         k.g[G_WFREE] = k.W[row, W_P0]
@@ -115,6 +120,15 @@ def candidate(
 
 
 @jit
+def one_more(k: Any) -> None:
+    """A record was written; the last row is for those that there is no room for."""
+    if k.g[G_OUT] < k.W.shape[0] - 1:
+        k.g[G_OUT] += 1
+    else:
+        k.g[G_FULL] = 1
+
+
+@jit
 def put_out(k: Any, row: int, p0: int, p1: int) -> None:
     """Copy a watch row into the records, for the pages [p0, p1)."""
     o = k.g[G_OUT]
@@ -122,7 +136,7 @@ def put_out(k: Any, row: int, p0: int, p1: int) -> None:
         k.W[o, OUT0 + c] = k.W[row, c]
     k.W[o, OUT0 + W_P0] = p0
     k.W[o, OUT0 + W_P1] = p1
-    k.g[G_OUT] += 1
+    one_more(k)
 
 
 @jit
@@ -196,7 +210,7 @@ def record(
     out[W_VM] = -1
     out[W_GROUP] = k.T[thread, T_RUN]
     out[W_RULE] = R_CALL
-    k.g[G_OUT] += 1
+    one_more(k)
 
 
 @jit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import Any
 
@@ -9,9 +10,9 @@ import pyarrow as pa
 import pytest
 from trace_language import trace_of
 
-from replay.engine.engine import Engine, Judgement
+from replay.engine.engine import PLAIN_WORK, Engine, Judgement
 from replay.engine.kernel import layout as L
-from replay.engine.stream import COLUMNS
+from replay.engine.stream import COLUMNS, load_kernel
 from tracekit.store import arrow_schema
 
 TEBIBYTE = "0x10000000000"
@@ -20,10 +21,15 @@ TEBIBYTE = "0x10000000000"
 def engine_after(rows: list[dict[str, Any]], *, compiled: bool = False) -> Engine:
     """An engine that took the rows."""
     engine = Engine(events=Counter(row["event"] for row in rows), compiled=compiled)
+    feed(engine, rows)
+    return engine
+
+
+def feed(engine: Engine, rows: list[dict[str, Any]]) -> None:
+    """Give the rows to the engine, as one batch."""
     schema = arrow_schema()
     arrays = [pa.array([row.get(f.name) for row in rows], f.type) for f in schema]
     engine.feed(pa.RecordBatch.from_arrays(arrays, schema=schema).select(COLUMNS))
-    return engine
 
 
 def comparable(judgement: Judgement) -> tuple[Any, ...]:
@@ -34,11 +40,11 @@ def comparable(judgement: Judgement) -> tuple[Any, ...]:
 def test_a_tebibyte_made_private_in_one_call_costs_less_than_a_megabyte() -> None:
     state = engine_after(trace_of(f"0us vmm create-vm\n5us vmm private 0x0+{TEBIBYTE}"))._k
     assert state.g[L.G_CHUNKS] == 1024
-    assert state.g[L.G_MM] == state.g[L.G_AM] == 0
+    assert state.g[L.G_CT] == state.g[L.G_MM] == state.g[L.G_AM] == 0
     assert state.ck.nbytes < 1 << 20
 
 
-def test_one_page_inside_makes_one_chunk_dense() -> None:
+def test_one_page_inside_makes_one_part_of_a_chunk_dense() -> None:
     text = f"0us vmm create-vm\n5us vmm private 0x0+{TEBIBYTE}\n9us vmm shared 0x40001000+4K"
     assert engine_after(trace_of(text))._k.g[L.G_AM] == 1
 
@@ -111,3 +117,81 @@ def test_plain_and_compiled_kernel_say_the_same() -> None:
     assert comparable(engine_after(rows).finish()) == comparable(
         engine_after(rows, compiled=True).finish()
     )
+
+
+def rows_of_maps(count: int, *, unmaps: bool = False) -> list[dict[str, Any]]:
+    """One page mapped in each of ``count`` GiB; after each an unmap whose arguments are not known,
+    so that it may have been of any page."""
+    lines = ["0us vmm create-vm", "1us vmm memory", "2us vmm set-iommu"]
+    for i in range(count):
+        lines.append(f"{10 + 9 * i}us vmm map {i << 30:#x}+4K at={0x7F0000000000 + (i << 30):#x}")
+        if unmaps:
+            lines.append(f"{15 + 9 * i}us vmm unmap {i << 30:#x}+4K")
+    rows = trace_of("\n".join(lines))
+    for row in rows:
+        if row["event"] == "vfio.type1_ioctl" and row["cmd"] == 0x3B72:
+            row["iova"] = row["size"] = None
+    return [row for row in rows if row["event"] != "iommu.unmap"]
+
+
+def planes_of(engine: Engine) -> int:
+    """Bytes of the engine's planes."""
+    k = engine._k
+    return int(k.ck.nbytes + k.ct.nbytes + k.mm.nbytes + k.am.nbytes)
+
+
+def test_a_page_in_each_of_a_thousand_gibibytes_costs_some_kilobytes_each() -> None:
+    assert planes_of(engine_after(rows_of_maps(1000))) < 32 << 20
+
+
+def test_planes_that_would_be_too_large_are_forgotten_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("replay.engine.engine.MOST_STATE", 2 << 20)
+    rows = trace_of(
+        """
+        0us  vmm  create-vm
+        1us  vmm  memory
+        2us  vmm  set-iommu
+        4us  vmm  map 0x1000+4K
+        9us  vmm  private 0x1000+4K
+        """
+    )
+    many = rows_of_maps(2000)
+    for i, row in enumerate(many):
+        row["ts_ns"] += 20_000
+        row["seq"] = len(rows) + i
+    engine = engine_after(rows + many)
+    assert planes_of(engine) <= 2 << 20
+    [first, *_] = engine.finish().records
+    assert first[L.W_KIND] == 101
+    assert (first[L.W_SEV], first[L.W_RULE]) == (L.UNDECIDED, L.Y_LIMIT)
+
+
+def test_walks_over_every_page_end_with_all_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_kernel(compiled=False)
+    monkeypatch.setattr(sys.modules["replay.engine.kernel_plain.planes"], "MOST_WORK", 1 << 15)
+    engine = engine_after(rows_of_maps(60, unmaps=True))
+    assert engine._k.g[L.G_WORK] < 1 << 17
+    assert engine._k.g[L.G_LOST] == 1
+
+
+def test_a_plain_kernel_that_walks_over_many_pages_is_compiled_after_all() -> None:
+    rows = rows_of_maps(120, unmaps=True)
+    engine = Engine(events=Counter(row["event"] for row in rows))
+    plain = engine._frames
+    feed(engine, rows)
+    assert engine._k.g[L.G_WORK] > PLAIN_WORK
+    assert plain is load_kernel(compiled=False)
+    assert engine._frames is load_kernel(compiled=True)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_change_over_many_runs_of_pages_has_a_record_for_each_in_place(compiled: bool) -> None:
+    text = "0us vmm create-vm\n1us vmm memory\n2us vmm set-iommu\n5us vmm shared 0x0+64M\n"
+    text += "".join(f"{9 + 3 * i}us vmm map {i * 0x2000:#x}+4K\n" for i in range(800))
+    rows = trace_of(text + "9ms vmm private 0x0+64M\n10ms vmm run")
+    engine = Engine(events=Counter(row["event"] for row in rows), in_place=True, compiled=compiled)
+    feed(engine, rows)
+    records = engine.finish().records
+    assert (records[:, L.W_KIND] == 111).sum() == (records[:, L.W_KIND] == 101).sum() == 800
