@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.initramfs import initramfs
+from lab.stock import MODULES, stock_kernel
 from lab.tools import busybox, guest_kernel, qemu
 from tracekit.errors import TracekitError
 
@@ -34,6 +35,9 @@ COMMAND_LINE = (
     "console=ttyS0 loglevel=3 intel_iommu=on iommu=nopt no_timer_check mitigations=off panic=-1"
 )
 CONSOLE_LINES = 15
+START_S = 60.0
+"""A guest that has not come to its command by then never will."""
+STARTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,7 @@ def boot(
     shared: Path,
     kernel: Path | None = None,
     modules: list[Path] | None = None,
+    layer: Path | None = None,
     timeout: float = 120,
     cpus: int = 2,
     memory: str = "3G",
@@ -60,7 +65,8 @@ def boot(
 
     ``shared``: an existing folder, in the guest :data:`SHARED`; the files ``command``, ``stdout``,
     ``stderr``, ``status`` and ``state`` in it are the lab's.  ``modules``: to load before the file
-    systems are mounted, in order, where the kernel has 9p and overlay as modules.
+    systems are mounted, in order, where the kernel has 9p and overlay as modules.  ``layer``: a
+    folder whose files the guest sees over the host's, as if they were installed.
 
     :raises TracekitError: QEMU, busybox or the kernel is missing, or the guest did not end in time
     """
@@ -72,7 +78,8 @@ def boot(
         archive = Path(folder) / "initramfs"
         archive.write_bytes(initramfs(busybox(), INIT.read_bytes(), modules))
         begun = time.monotonic()
-        console = _run(_machine(kernel, archive, shared, cpus, memory), timeout)
+        machine = _machine(kernel, archive, shared, layer, cpus, memory)
+        console = _run(machine, timeout, shared / "state")
     status = _text(shared / "status").strip()
     if not status.isdigit():
         state = _text(shared / "state").strip() or "the kernel did not start it"
@@ -88,12 +95,19 @@ def boot(
     )
 
 
-def _machine(kernel: Path, archive: Path, shared: Path, cpus: int, memory: str) -> list[str]:
+def _machine(
+    kernel: Path, archive: Path, shared: Path, layer: Path | None, cpus: int, memory: str
+) -> list[str]:
     """QEMU's command line."""
-    if "," in str(shared):
-        raise TracekitError(f"QEMU takes no folder with a comma in its name: {shared}")
+    command_line = COMMAND_LINE
+    shared_folders = [("host", "/", ",readonly=on"), ("control", str(shared.resolve()), "")]
+    if layer is not None:
+        shared_folders.append(("layer", str(layer.resolve()), ",readonly=on"))
+        command_line += " lab_layer=yes"
     shares = []
-    for tag, path, more in (("host", "/", ",readonly=on"), ("control", str(shared.resolve()), "")):
+    for tag, path, more in shared_folders:
+        if "," in path:
+            raise TracekitError(f"QEMU takes no folder with a comma in its name: {path}")
         shares += [
             "-fsdev",
             f"local,id={tag},path={path},security_model=none,multidevs=remap{more}",
@@ -109,40 +123,64 @@ def _machine(kernel: Path, archive: Path, shared: Path, cpus: int, memory: str) 
         *("-device", "intel-iommu,intremap=on,caching-mode=on"),
         *("-device", "edu,addr=10.0", "-device", "virtio-rng-pci"),
         *shares,
-        *("-kernel", str(kernel), "-initrd", str(archive), "-append", COMMAND_LINE),
+        *("-kernel", str(kernel), "-initrd", str(archive), "-append", command_line),
     ]
 
 
-def _run(command: list[str], timeout: float) -> str:
+def _run(command: list[str], timeout: float, state: Path) -> str:
     """Run QEMU to its end; what the guest's console showed.
+
+    A kernel that does not come as far as its first command now and then hangs in emulation, on a
+    loaded host: nothing was done in it yet, so it is started anew, twice at most.
 
     :raises TracekitError: it cannot be started, or takes longer
     """
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as why:
-        raise TracekitError(f"cannot run {command[0]}: {why.strerror}") from None
-    try:
-        said, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        said, _ = process.communicate()
-        last = said.decode("utf-8", "replace").splitlines()[-CONSOLE_LINES:]
+    for left in reversed(range(STARTS)):
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as why:
+            raise TracekitError(f"cannot run {command[0]}: {why.strerror}") from None
+        said, ended = _communicate(process, timeout, state if left else None)
+        if ended:
+            return said
+        if left and not state.exists():
+            print("lab: the guest did not start; once more", file=sys.stderr)
+            continue
+        last = said.splitlines()[-CONSOLE_LINES:]
         raise TracekitError(
             f"the guest did not end within {timeout:g} s; its console ended with\n"
             + "\n".join(last)
-        ) from None
+        )
+    raise AssertionError("the last start returns or raises")
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], timeout: float, state: Path | None
+) -> tuple[str, bool]:
+    """What a process printed, and whether it ended by itself in time.  ``state``: a file that has
+    to be there soon."""
+    try:
+        try:
+            said, _ = process.communicate(timeout=min(timeout, START_S) if state else timeout)
+        except subprocess.TimeoutExpired:
+            if state is None or timeout <= START_S or not state.exists():
+                raise
+            said, _ = process.communicate(timeout=timeout - START_S)
+        return said.decode("utf-8", "replace"), True
+    except subprocess.TimeoutExpired:
+        process.kill()
+        said, _ = process.communicate()
+        return said.decode("utf-8", "replace"), False
     except BaseException:
         process.kill()
         process.wait()
         raise
-    return said.decode("utf-8", "replace")
 
 
 def _text(path: Path) -> str:
@@ -158,6 +196,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--module", type=Path, action="append", help="a kernel module to load first (again: more)"
     )
+    parser.add_argument("--stock", metavar="VERSION", help="one of Debian's kernels: 6.1, 6.12, 7")
+    parser.add_argument(
+        "--layer", type=Path, help="a folder whose files the guest sees at its root"
+    )
     parser.add_argument("--timeout", type=float, default=120, help="seconds")
     given = parser.parse_args(arguments)
     try:
@@ -165,11 +207,16 @@ def main(arguments: list[str] | None = None) -> int:
             shared = given.shared or Path(temporary)
             if not shared.is_dir():
                 raise TracekitError(f"{shared} is no folder")
+            kernel, modules = given.kernel, given.module
+            if given.stock is not None:
+                stock = stock_kernel(given.stock)
+                kernel, modules = stock.image, stock.modules(*MODULES)
             ran = boot(
                 given.command,
                 shared=shared,
-                kernel=given.kernel,
-                modules=given.module,
+                kernel=kernel,
+                modules=modules,
+                layer=given.layer,
                 timeout=given.timeout,
             )
     except TracekitError as error:

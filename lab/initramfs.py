@@ -10,6 +10,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.modules import content
+
 __all__ = ("Entry", "cpio", "initramfs")
 
 APPLETS = ("sh", "mount", "mkdir", "cat", "echo", "chroot", "sleep", "insmod", "umount")
@@ -42,7 +44,7 @@ def cpio(entries: list[Entry]) -> bytes:
 def initramfs(busybox: Path, script: bytes, modules: list[Path] | None = None) -> bytes:
     """A gzipped archive that runs ``script`` as ``/init``.
 
-    ``modules``: kernel modules, loaded by the script in this order.
+    ``modules``: kernel modules, loaded by the script in this order; they are unpacked before.
     """
     folders = ("bin", "dev", "proc", "sys", "modules")
     entries = [Entry(name=name, mode=stat.S_IFDIR | 0o755) for name in folders]
@@ -55,7 +57,7 @@ def initramfs(busybox: Path, script: bytes, modules: list[Path] | None = None) -
         Entry(name=f"bin/{a}", mode=stat.S_IFLNK | 0o777, content=b"busybox") for a in APPLETS
     ]
     entries += [
-        Entry(name=f"modules/{n:02}.ko", mode=stat.S_IFREG | 0o644, content=m.read_bytes())
+        Entry(name=f"modules/{n:03}.ko", mode=stat.S_IFREG | 0o644, content=content(m))
         for n, m in enumerate(modules or ())
     ]
     return gzip.compress(cpio(entries), compresslevel=1, mtime=0)

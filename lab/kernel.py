@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+from lab.packages import Suite, run
 from lab.tools import BUILT
 from tracekit.errors import TracekitError
 
@@ -23,35 +23,23 @@ PACKAGE = "linux-source-7.3"
 SUITES = ("trixie-backports", "sid")
 """Where the package may be, in this order."""
 FRAGMENT = Path(__file__).parent / "kernel-7.3.config-fragment"
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 TOOLS = ("make", "gcc", "bc", "bison", "flex", "pahole", "xz", "tar", "dpkg")
 """Programs that the build runs; libelf's and openssl's headers come on top."""
 
 
-def download(folder: Path) -> Path:
-    """The source package's file, in ``folder``.
+def download() -> Path:
+    """The source package's file.
 
-    :raises TracekitError: apt cannot get it
+    :raises TracekitError: no suite has it
     """
-    found = sorted(folder.glob(f"{PACKAGE}_*.deb"))
-    if found:
-        return found[-1]
-    said = ""
+    last: TracekitError | None = None
     for suite in SUITES:
-        options = _own_apt(folder / f"apt-{suite}", suite)
-        for command in (["update"], ["download", PACKAGE]):
-            done = subprocess.run(
-                ["apt-get", "-q", *options, *command],
-                cwd=folder, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            said = done.stderr or done.stdout
-            if done.returncode:
-                break
-        found = sorted(folder.glob(f"{PACKAGE}_*.deb"))
-        if found:
-            return found[-1]
-    last = said.strip().splitlines()[-1:] or ["apt-get said nothing"]
-    raise TracekitError(f"cannot download {PACKAGE}: {last[0]}")
+        try:
+            return Suite(suite).download(PACKAGE)
+        except TracekitError as error:
+            last = error
+    assert last is not None
+    raise last
 
 
 def configure(package: Path, folder: Path) -> Path:
@@ -68,10 +56,13 @@ def configure(package: Path, folder: Path) -> Path:
         )
     tree = folder / PACKAGE
     if not (tree / "Makefile").is_file():
-        _run(["dpkg", "-x", str(package), str(folder / "package")])
+        run(["dpkg", "-x", str(package), str(folder / "package")])
         (archive,) = (folder / "package" / "usr" / "src").glob(f"{PACKAGE}.tar.*")
-        _run(["tar", "-xf", str(archive), "-C", str(folder)])
-    _run(["make", "-s", "-C", str(tree), "allnoconfig"], KCONFIG_ALLCONFIG=str(FRAGMENT))
+        run(["tar", "-xf", str(archive), "-C", str(folder)])
+    run(
+        ["make", "-s", "-C", str(tree), "allnoconfig"],
+        environment={"KCONFIG_ALLCONFIG": str(FRAGMENT)},
+    )
     have = set((tree / ".config").read_text(encoding="utf-8").splitlines())
     lost = [
         line
@@ -85,63 +76,12 @@ def configure(package: Path, folder: Path) -> Path:
 
 def build(tree: Path, jobs: int) -> Path:
     """The kernel image of a configured tree, put where ``lab.boot`` looks."""
-    _run(["make", "-s", "-C", str(tree), f"-j{jobs}", "bzImage"])
+    run(["make", "-s", "-C", str(tree), f"-j{jobs}", "bzImage"], timeout=None)
     image = BUILT / "bzImage"
     temporary = image.with_suffix(".part")
     shutil.copyfile(tree / "arch" / "x86" / "boot" / "bzImage", temporary)
     os.replace(temporary, image)
     return image
-
-
-def _own_apt(folder: Path, suite: str) -> list[str]:
-    """Options with which apt uses one suite of the configured mirror, and folders of its own."""
-    mirror = _mirror()
-    for name in ("lists/partial", "cache/archives/partial"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    signed = f"[signed-by={KEYRING}] " if KEYRING.is_file() else ""
-    (folder / "sources.list").write_text(f"deb {signed}{mirror} {suite} main\n", encoding="utf-8")
-    options = {
-        "Dir::Etc::SourceList": folder / "sources.list",
-        "Dir::Etc::SourceParts": "/dev/null",
-        "Dir::State::Lists": folder / "lists",
-        "Dir::Cache": folder / "cache",
-        "Acquire::Languages": "none",
-        "APT::Sandbox::User": "",
-    }
-    return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-
-
-def _mirror() -> str:
-    """The address of Debian's archive, as the machine's apt knows it.
-
-    :raises TracekitError: it knows none
-    """
-    try:
-        done = subprocess.run(
-            ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(SUITE)|$(ORIGIN)|$(COMPONENT)"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        raise TracekitError("this machine has no apt: set TRACEKIT_LAB_KERNEL instead") from None
-    rows = [line.split("|") for line in done.stdout.splitlines()]
-    for uri, _, origin, component in (row for row in rows if len(row) == 4):
-        if origin == "Debian" and component == "main" and not uri.rstrip("/").endswith("security"):
-            return uri
-    raise TracekitError("apt is not configured with Debian's archive, or apt-get update never ran")
-
-
-def _run(command: list[str], **environment: str) -> None:
-    done = subprocess.run(
-        command,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        last = (done.stderr or done.stdout).strip().splitlines()[-3:]
-        raise TracekitError(f"{command[0]} failed: " + "\n".join(last))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -152,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         BUILT.mkdir(parents=True, exist_ok=True)
-        tree = configure(download(BUILT), BUILT)
+        tree = configure(download(), BUILT)
         print(tree if given.configure_only else build(tree, given.jobs))
     except TracekitError as error:
         print(f"error: {error.message}", file=sys.stderr)

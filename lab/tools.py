@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from tracekit.errors import TracekitError
 
-__all__ = ("BUILT", "busybox", "guest_kernel", "missing", "qemu")
+__all__ = ("BUILT", "busybox", "guest_kernel", "main", "missing", "qemu")
 
 BUILT = Path(__file__).resolve().parent.parent / "build" / "lab"
 """What the lab downloads and builds."""
@@ -91,3 +92,15 @@ def _is_static(path: Path) -> bool:
     count = int.from_bytes(head[56:58], "little")
     types = [int.from_bytes(head[at + i * size :][:4], "little") for i in range(count)]
     return 3 not in types
+
+
+def main() -> int:
+    """``python -m lab.tools``: 0 where the lab can run; else 2, and why not."""
+    if reason := missing():
+        print(reason)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

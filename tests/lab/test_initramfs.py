@@ -62,7 +62,7 @@ def test_the_script_and_modules_are_in_it(tmp_path: Path) -> None:
     found = parsed(gzip.decompress(initramfs(busybox, b"#!/bin/sh\n", [module])))
     assert found["init"] == (stat.S_IFREG | 0o755, b"#!/bin/sh\n")
     assert found["bin/sh"] == (stat.S_IFLNK | 0o777, b"busybox")
-    assert found["modules/00.ko"][1] == b"module"
+    assert found["modules/000.ko"][1] == b"module"
     assert stat.S_ISCHR(found["dev/console"][0])
 
 
