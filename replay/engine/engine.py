@@ -117,7 +117,11 @@ class Engine:
         while known > self._k.T.shape[0]:
             have = self._k.T.shape[0]
             self._k = self._k._replace(T=np.concatenate([self._k.T, _threads(have, have)]))
-        self._k.T[:known, L.T_TID] = self.stream.tids
+        before = int(self._k.g[L.G_THREADS])
+        self._k.T[before:known, L.T_TID] = self.stream.tids[before:]
+        if self._k.g[L.G_LOST]:  # what they were doing may have been lost
+            self._k.T[before:known, L.T_STATE] = L.STATE_UNKNOWN
+        self._k.g[L.G_THREADS] = known
 
     def _drain(self) -> None:
         n = int(self._k.g[L.G_OUT])

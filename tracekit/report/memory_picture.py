@@ -259,7 +259,7 @@ def _by_process(k: L.State) -> dict[int, tuple[list[int], list[int]]]:
 def _summed(k: L.State, spaces: tuple[list[int], list[int]], rows: Any) -> Any:
     """The class of every row: what its pages are now."""
     counts = np.zeros((len(rows), len(Cell)), np.int64)
-    chunks = {int(row[L.CK_KEY]): row for row in k.ck[k.ck[:, L.CK_KEY] != -1]}
+    chunks = {int(row[L.CK_KEY]): row for row in k.ck[:-1][k.ck[:-1, L.CK_KEY] != -1]}
     vms, containers = spaces
     mine = {*vms, *containers}
     numbers = sorted({key & (1 << 36) - 1 for key in chunks if key >> 36 in mine})
@@ -287,9 +287,14 @@ def _plane(
     row = chunks.get((space << 36) | number)
     if row is None:
         return int(k.S[space, L.S_DEFAULT])
-    if row[L.CK_SLOT] < 0:
+    if row[L.CK_PARTS] < 0:
         return int(row[L.CK_VAL])
-    return dense[int(row[L.CK_SLOT])][part]
+    first, last = part.start >> L.PART_BITS, ((part.stop - 1) >> L.PART_BITS) + 1
+    values = k.ct[int(row[L.CK_PARTS]), first:last]
+    pages = np.repeat(values, L.PART).reshape(len(values), L.PART)
+    for i in np.flatnonzero(values < 0):
+        pages[i] = dense[~int(values[i])]
+    return pages.ravel()[part.start - first * L.PART : part.stop - first * L.PART]
 
 
 def _tally(counts: Any, attr: list[Any], maps: list[Any], pages: int) -> None:

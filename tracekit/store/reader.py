@@ -202,6 +202,15 @@ def _check_complete(left: int, path: Path) -> None:
         raise TraceFormatError(f"{path} is damaged: {left:,} rows could not be read")
 
 
+def _places(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where the wanted numbers are; both ascend."""
+    if not len(numbers):
+        return np.zeros(0, np.int64)
+    at: np.ndarray = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
+    there: np.ndarray = at[numbers[at] == wanted]
+    return there
+
+
 def _single_rows(segment: Segment, wanted: np.ndarray, schema: pa.Schema) -> pa.Table:
     """Those rows of one segment; row groups that hold none of them are not decoded."""
     there = [name for name in schema.names if name in segment.columns]
@@ -218,11 +227,11 @@ def _single_rows(segment: Segment, wanted: np.ndarray, schema: pa.Schema) -> pa.
             ]
             size = sum(map(len, numbers))
             left -= size
-            if not any(np.isin(n, wanted).any() for n in numbers):
+            if not any(len(_places(n, wanted)) for n in numbers):
                 continue
             for batch in file.iter_batches(1 << 14, [group], columns=there, use_threads=False):
                 size -= batch.num_rows
-                at = np.flatnonzero(np.isin(batch.column("seq").to_numpy(), wanted))
+                at = _places(batch.column("seq").to_numpy(), wanted)
                 if len(at):
                     found.append(_completed(batch.take(pa.array(at)), schema.names))
             _check_complete(size, segment.path)

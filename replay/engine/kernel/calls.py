@@ -63,7 +63,7 @@ def notice_gap(k: Any, proc: int, ts: int) -> None:
     p = k.T[proc]
     last = p[P_LAST_RETURN]
     if p[P_OPEN] > 0:
-        for other in range(k.T.shape[0]):
+        for other in range(k.g[G_THREADS]):
             t = k.T[other]
             if t[T_STATE] == STATE_FRAME and t[T_COUNTED] and process_of(k, other) == proc:
                 if t[T_RET] == NULL:
@@ -359,7 +359,7 @@ def frame_for(k: Any, b: Any, i: int, thread: int) -> bool:
 @jit
 def end_returned_unmaps(k: Any, by: int, proc: int, seq: int) -> None:
     """End the unmaps of other threads whose callee has returned: what is mapped now comes after."""
-    for thread in range(k.T.shape[0]):
+    for thread in range(k.g[G_THREADS]):
         t = k.T[thread]
         if thread == by or t[T_STATE] != STATE_FRAME or t[T_OP] != OP_UNMAP:
             continue
@@ -372,7 +372,7 @@ def end_returned(k: Any, seq: int) -> None:
     """End the calls whose callee has returned, in that order: their exits will not be seen."""
     while True:
         first = -1
-        for thread in range(k.T.shape[0]):
+        for thread in range(k.g[G_THREADS]):
             t = k.T[thread]
             if t[T_STATE] == STATE_FRAME and t[T_RET] != NULL:
                 if first < 0 or t[T_RET_TS] < k.T[first, T_RET_TS]:

@@ -38,7 +38,7 @@ def settle_returned(k: Any, proc: int, space: int, p0: int, p1: int, seq: int) -
 
     Another thread is about to do something to these pages; the unmap came before it.
     """
-    for other in range(k.T.shape[0]):
+    for other in range(k.g[G_THREADS]):
         t = k.T[other]
         if t[T_STATE] != STATE_FRAME or t[T_OP] != OP_UNMAP or t[T_RET] == NULL or t[T_RET] < 0:
             continue
@@ -323,7 +323,7 @@ def gmem_attributes(k: Any, thread: int, ret: int) -> None:
     tally(k, J_111, Y_GMEM)
     tally(k, J_104, Y_GMEM)
     give_up(k, proc, -1, Y_GMEM)
-    for other in range(k.T.shape[0]):
+    for other in range(k.g[G_THREADS]):
         if k.T[other, T_CV_DIR] != CV_NONE and process_of(k, other) == proc:
             k.T[other, T_CV_DIR] = CV_NONE
             k.T[other, T_CV_ERRNO] = 0

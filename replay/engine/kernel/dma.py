@@ -105,7 +105,7 @@ def converted_meanwhile(
     """
     begins, ends = map_interval(k, thread)
     answer = 0
-    for other in range(k.T.shape[0]):
+    for other in range(k.g[G_THREADS]):
         t = k.T[other]
         if other == thread or process_of(k, other) != proc:
             continue
@@ -219,7 +219,7 @@ def premature_doubt(
     mine = k.T[thread]
     begins, ends = map_interval(k, thread)
     live = live_mask(k)
-    for other in range(k.T.shape[0]):
+    for other in range(k.g[G_THREADS]):
         t = k.T[other]
         if other == thread or t[T_ATTR_RET] == NULL or t[T_ATTR_RET] < begins:
             continue
@@ -540,7 +540,7 @@ def mapped_meanwhile(k: Any, thread: int, proc: int, space: int) -> tuple[bool, 
     last = k.T[proc, P_LAST_MAP_RETURN]
     done = last != NULL and last >= k.T[thread, T_ENTER]
     done = done and k.T[proc, P_LAST_MAP_THREAD] != thread
-    for other in range(k.T.shape[0]):
+    for other in range(k.g[G_THREADS]):
         t = k.T[other]
         if other == thread or t[T_STATE] != STATE_FRAME or t[T_FIRST_MAP] == NULL:
             continue

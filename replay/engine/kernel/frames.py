@@ -412,11 +412,11 @@ def finish(k: Any, ts: int) -> None:
     """The trace ends at ``ts``."""
     records = k.g[G_OUT]
     end_returned(k, -1)
-    for p in range(k.T.shape[0]):
+    for p in range(k.g[G_THREADS]):
         if k.T[p, P_PARENT] == p:
             notice_gap(k, p, ts)
             judge_exit(k, p, ts)
-    for thread in range(k.T.shape[0]):
+    for thread in range(k.g[G_THREADS]):
         end_in_hand(k, thread, NULL, -1, END_TRACE)
     judge_entries(k)
     drop_all_uncovered(k)

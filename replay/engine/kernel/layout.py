@@ -328,8 +328,9 @@ ENTRIES_HIGH = 58_982
     G_FULL,  # there was no room for something: what was done since the event began is void
     G_WORK,
     G_DENSE,
+    G_THREADS,  # rows of T that are in use
     G_COLS,
-) = range(29)
+) = range(30)
 # --- configuration: cfg[...] --------------------------------------------------------------------
 (
     C_GRACE,

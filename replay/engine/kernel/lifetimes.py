@@ -22,7 +22,7 @@ def lost(k: Any, until: int, reason: int) -> None:
     """Everything that a page's state could be is unknown until seen again."""
     undecided = J0 + J_108 * Y_COLS
     before = k.g[undecided + Y_LOSS]
-    for t in range(k.T.shape[0]):
+    for t in range(k.g[G_THREADS]):
         end_in_hand(k, t, NULL, -1, END_LOSS)
     if reason != Y_LOSS:
         k.g[undecided + reason] += k.g[undecided + Y_LOSS] - before
@@ -31,10 +31,10 @@ def lost(k: Any, until: int, reason: int) -> None:
     forget_planes(k)
     k.g[G_LOST] = 1
     k.g[G_U] = 0
-    for t in range(k.T.shape[0]):
+    for t in range(k.g[G_THREADS]):
         k.T[t, T_STATE] = STATE_UNKNOWN
         k.T[t, T_COUNTED] = 0
-    for p in range(k.T.shape[0]):
+    for p in range(k.g[G_THREADS]):
         k.T[p, P_OPEN] = 0
         k.T[p, P_BORN] = 0
         k.T[p, P_IOAS_BORN] = 0
@@ -94,7 +94,7 @@ def judge_exit(k: Any, proc: int, ts: int) -> None:
 @jit
 def process_exited(k: Any, proc: int, ts: int) -> None:
     """The process ended, unless a thread of it is known to live (then a forked child did)."""
-    for other in range(k.T.shape[0]):
+    for other in range(k.g[G_THREADS]):
         if not k.T[other, T_EXITED] and k.T[other, T_TID] != NULL and process_of(k, other) == proc:
             return
     k.T[proc, P_EXIT] = ts

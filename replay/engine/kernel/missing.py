@@ -238,7 +238,7 @@ def settle_maps(k: Any, proc: int, seq: int) -> None:
     """Settle what maps put in whose callee has returned, though their exits were not seen."""
     if not k.g[G_ACTIVE]:
         return
-    for other in range(k.T.shape[0]):
+    for other in range(k.g[G_THREADS]):
         t = k.T[other]
         if t[T_STATE] != STATE_FRAME or (t[T_OP] != OP_MAP and t[T_OP] != OP_MAP_FILE):
             continue

@@ -252,7 +252,7 @@ def in_flight(k: Any, by: int, proc: int, kind: int, p: int, q: int) -> tuple[bo
     An unmap, or for TK104 a map.  And up to which page, at most ``q``, the answer is the same.
     """
     doubtful = False
-    for other in range(k.T.shape[0]):
+    for other in range(k.g[G_THREADS]):
         t = k.T[other]
         if other == by or t[T_STATE] != STATE_FRAME:
             continue
@@ -279,7 +279,7 @@ def in_flight(k: Any, by: int, proc: int, kind: int, p: int, q: int) -> tuple[bo
 @jit
 def next_under_way(k: Any, by: int, proc: int, space: int, op: int, after: int) -> int:
     """The next thread but ``by`` that has an unmap (or map) of the container open; -1: none."""
-    for other in range(after + 1, k.T.shape[0]):
+    for other in range(after + 1, k.g[G_THREADS]):
         t = k.T[other]
         if other == by or t[T_STATE] != STATE_FRAME:
             continue
@@ -566,6 +566,6 @@ def forget_watches(k: Any, reason: int, final: bool) -> None:
     k.g[G_WFREE] = -1
     k.g[G_WTOP] = 0
     k.g[G_REMAINING] = 0
-    for t in range(k.T.shape[0]):
+    for t in range(k.g[G_THREADS]):
         k.T[t, T_OPEN_WATCHES] = 0
         k.T[t, T_RUN_OP] = OP_NONE
