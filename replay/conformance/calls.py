@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from replay.conformance.kernel import layout as K
+from replay.engine.stream import integers, nulls
 
 __all__ = ("COLUMNS", "CallStream", "load_kernel")
 
@@ -140,7 +141,6 @@ class CallStream:
         if not len(rows):
             return np.empty((0, K.C_COLS), np.int64)
         every = len(rows) == batch.num_rows
-        taken = pa.array(rows)
 
         def column(name: str) -> Any:
             place = batch.schema.get_field_index(name)
@@ -149,7 +149,7 @@ class CallStream:
             array = batch.column(place)
             if array.null_count == len(array):
                 return None
-            return _integers(array if every else array.take(taken))
+            return _integers(array, None if every else rows)
 
         b = np.empty((K.B_COLS, len(rows)), np.int64)
         b[K.B_EV] = kinds[rows]
@@ -172,24 +172,37 @@ class CallStream:
         if tids is None:
             b[K.B_THREAD] = 0
             return
-        known, inverse = np.unique(tids, return_inverse=True)
-        numbers = np.array([self.thread(max(int(t), 0)) for t in known], np.int64)
-        b[K.B_THREAD] = numbers[inverse]
+        known, numbers = _numbered(tids)
+        b[K.B_THREAD] = np.array([self.thread(max(t, 0)) for t in known], np.int64)[numbers]
         for i in np.flatnonzero(b[K.B_EV] == K.E_FORK):
             b[K.B_ID, i] = self.thread(int(b[K.B_ID, i]))
-        if pids is not None:
-            pairs = np.unique(np.stack([b[K.B_THREAD], pids], 1), axis=0)
-            for thread, pid in pairs.tolist():
-                if pid > 0:
-                    self._frames[thread, K.F_PROC] = self.thread(pid)
+        if pids is None:
+            return
+        processes, of = _numbered(pids)
+        pairs, _ = _numbered(b[K.B_THREAD] * len(processes) + of)
+        for pair in pairs:
+            thread, process = divmod(pair, len(processes))
+            if processes[process] > 0:
+                self._frames[thread, K.F_PROC] = self.thread(processes[process])
 
 
-def _integers(array: pa.Array) -> Any:
-    """Unsigned ones with their bits, nulls as NULL."""
+def _numbered(values: Any) -> tuple[list[int], Any]:
+    """The distinct values in ascending order, and for each value its place there.
+
+    Few are distinct and the same comes many times in a row, so only where it changes is sorted.
+    """
+    new = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=new[1:])
+    runs = np.flatnonzero(new)
+    distinct, of_run = np.unique(values[runs], return_inverse=True)
+    return distinct.tolist(), np.repeat(of_run, np.diff(runs, append=len(values)))
+
+
+def _integers(array: pa.Array, rows: Any) -> Any:
+    """The values in ``rows`` (None: in all), unsigned ones with their bits, nulls as NULL."""
+    values = integers(array)
+    out = (values if rows is None else values[rows]).astype(np.int64)
     if array.null_count:
-        array, gone = array.fill_null(0), np.asarray(array.is_null())
-        values = np.asarray(array)
-        out = values.view(np.int64) if values.dtype == np.uint64 else values.astype(np.int64)
-        return np.where(gone, K.NULL, out)
-    values = np.asarray(array)
-    return values.view(np.int64) if values.dtype == np.uint64 else values.astype(np.int64)
+        gone = nulls(array)
+        out[gone if rows is None else gone[rows]] = K.NULL
+    return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,6 @@ class Matcher:
     def __init__(self, generation: str, *, punches: bool, discards: bool, compiled: bool) -> None:
         kernel = load_kernel("follow", compiled=compiled)
         self.generation = generation
-        self.deviations: list[Deviation] = []
         self.left: list[Any] = []
         self._kernel = kernel
         self._number = GENERATIONS[generation]
@@ -133,6 +132,12 @@ class Matcher:
         self._pending = np.zeros((0, K.C_COLS), np.int64)
         self._used = np.zeros(0, np.int8)
         self._follower = np.zeros(0, np.int64)
+        self._told: list[_Told] = []
+
+    @property
+    def deviations(self) -> list[Deviation]:
+        """What did not conform, in order; of many the first."""
+        return [_deviation(told) for told in self._told]
 
     def feed(self, calls: Any, *, last: bool = False) -> None:
         """Take more calls; ``last``: no more will come."""
@@ -156,15 +161,12 @@ class Matcher:
             self._table, self._data, self._counts, self._totals, group, self._walk, out, told,
             rows, snap, used, int(last),
         )  # fmt: skip
-        base = len(self.deviations)
-        for row in out[: min(int(told[0]), KEPT_DEVIATIONS - len(self.deviations))]:
-            self.deviations.append(self._deviation(row, every, rows))
-        before: dict[int, list[tuple[int, int, int]]] = {}
+        base = len(self._told)
+        for row in out[: min(int(told[0]), KEPT_DEVIATIONS - base)]:
+            self._told.append(self._tell(row, every, rows))
         for number, lo, hi, value in snap[: told[2]].tolist():
-            before.setdefault(base + number, []).append((lo << 12, hi << 12, value))
-        for number, runs in before.items():
-            if number < len(self.deviations):
-                self.deviations[number] = replace(self.deviations[number], before=tuple(runs))
+            if base + number < len(self._told):
+                self._told[base + number].before.append((lo << 12, hi << 12, value))
         self._keep(every, used, follower)
 
     def finish(self) -> None:
@@ -233,7 +235,7 @@ class Matcher:
         gone = np.ones(len(calls), bool)
         gone[keep] = False
         free = calls[gone & (used == 0)]
-        free = free[np.isin(free[:, K.C_KIND], _LEFT)]
+        free = free[_IS_LEFT[free[:, K.C_KIND]]]
         if len(free):
             self.left.append(free)
         self._pending, self._used = calls[keep], used[keep]
@@ -247,38 +249,59 @@ class Matcher:
         first = self._kernel.P_CONTAINERS
         return tuple(row[first : first + row[self._kernel.P_NC]].tolist())
 
-    def _deviation(self, row: Any, calls: Any, rows: Any) -> Deviation:
-        count = int(row[K.D_COUNT])
-        listed = rows[int(row[K.D_FIRST]) : int(row[K.D_FIRST]) + count].tolist()
+    def _tell(self, row: Any, calls: Any, rows: Any) -> _Told:
+        listed = rows[int(row[K.D_FIRST]) : int(row[K.D_FIRST] + row[K.D_COUNT])].tolist()
         got = int(row[K.D_GOT])
         place = listed.index(got) if got in listed else None
         begin = max(0, (place or 0) - SHOWN_CALLS // 2)
-        shown = listed[begin : begin + SHOWN_CALLS]
-        return Deviation(
-            what=int(row[K.D_WHAT]),
-            process=int(row[K.D_PROC]),
-            thread=int(row[K.D_THREAD]),
-            space=int(row[K.D_SPACE]),
-            gpa=int(row[K.D_ADDR]) & (1 << 64) - 1,
-            size=int(row[K.D_SIZE]) & (1 << 64) - 1,
-            private=bool(row[K.D_PRIVATE]),
-            expected=Call(
-                _KINDS[int(row[K.D_EXPECTED])],
-                int(row[K.D_EXPECTED_ADDR]),
-                int(row[K.D_EXPECTED_SIZE]),
-                private=bool(row[K.D_PRIVATE]),
-                space=int(row[K.D_SPACE]),
-            ),
+        return _Told(
+            row=row.copy(),
             got=None if place is None else place - begin,
-            calls=tuple(call_of(calls[i]) for i in shown),
+            calls=calls[listed[begin : begin + SHOWN_CALLS]],
             spaces=self._spaces(int(row[K.D_PROC])),
         )
+
+
+@dataclass
+class _Told:
+    """What the kernel told of a deviation; most are never looked at."""
+
+    row: Any
+    got: int | None
+    calls: Any
+    spaces: tuple[int, ...]
+    before: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+def _deviation(told: _Told) -> Deviation:
+    row = told.row
+    return Deviation(
+        what=int(row[K.D_WHAT]),
+        process=int(row[K.D_PROC]),
+        thread=int(row[K.D_THREAD]),
+        space=int(row[K.D_SPACE]),
+        gpa=int(row[K.D_ADDR]) & (1 << 64) - 1,
+        size=int(row[K.D_SIZE]) & (1 << 64) - 1,
+        private=bool(row[K.D_PRIVATE]),
+        expected=Call(
+            _KINDS[int(row[K.D_EXPECTED])],
+            int(row[K.D_EXPECTED_ADDR]),
+            int(row[K.D_EXPECTED_SIZE]),
+            private=bool(row[K.D_PRIVATE]),
+            space=int(row[K.D_SPACE]),
+        ),
+        got=told.got,
+        calls=tuple(call_of(call) for call in told.calls),
+        spaces=told.spaces,
+        before=tuple(told.before),
+    )
 
 
 _LEFT = (
     K.K_MAP, K.K_UNMAP, K.K_DISCARD, K.K_PUNCH, K.K_CONTAINER, K.K_CLOSE, K.K_SLOT, K.K_LOST,
     K.K_EXIT, K.K_DIRTY,
 )  # fmt: skip
+_IS_LEFT = np.isin(np.arange(K.K_REGION + 1), _LEFT)
 
 
 def call_of(row: Any) -> Call:

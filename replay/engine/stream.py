@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from replay.engine.kernel import layout as L
 
-__all__ = ("COLUMNS", "EventStream", "load_kernel")
+__all__ = ("COLUMNS", "EventStream", "integers", "load_kernel", "nulls")
 
 COLUMNS: tuple[str, ...] = (
     "ts_ns",
@@ -240,7 +240,7 @@ _PLAIN = (
 )
 
 
-def _values(array: pa.Array) -> Any:
+def integers(array: pa.Array) -> Any:
     """An Arrow integer array's values, unsigned ones with their bits; under nulls they mean
     nothing."""
     dtype = np.dtype(array.type.to_pandas_dtype())
@@ -248,7 +248,7 @@ def _values(array: pa.Array) -> Any:
     return values.view(np.int64) if dtype == np.uint64 else values
 
 
-def _nulls(array: pa.Array) -> Any:
+def nulls(array: pa.Array) -> Any:
     """Where an Arrow array is null."""
     bitmap = np.frombuffer(array.buffers()[0], np.uint8)
     bits = np.unpackbits(bitmap, count=array.offset + len(array), bitorder="little")
@@ -260,16 +260,16 @@ def _fill(row: Any, array: pa.Array) -> None:
     if array.null_count == len(array):
         row[:] = L.NULL
         return
-    row[:] = _values(array)
+    row[:] = integers(array)
     if array.null_count:
-        row[_nulls(array)] = L.NULL
+        row[nulls(array)] = L.NULL
 
 
 def _merge(row: Any, array: pa.Array, *, over: bool = False) -> None:
     """Write an array's values where the row is NULL; with ``over`` wherever the array has one."""
     if array.null_count == len(array):
         return
-    have = ~_nulls(array) if array.null_count else np.ones(len(array), bool)
+    have = ~nulls(array) if array.null_count else np.ones(len(array), bool)
     if not over:
         have &= row == L.NULL
-    np.copyto(row, _values(array).astype(np.int64, copy=False), where=have)
+    np.copyto(row, integers(array).astype(np.int64, copy=False), where=have)
