@@ -22,7 +22,7 @@ else:
     import hashlib
     from pathlib import Path
 
-    from replay.engine.kernel._jit import config, jit, numba
+    from replay.engine.kernel._jit import config, jit, numba, spliced
     from replay.engine.kernel.cache import cache_folder
 
     def entry(function: F) -> F:
@@ -44,14 +44,4 @@ else:
             made = numba.njit(_nrt=False)(function)
         finally:
             config.CACHE_DIR = given
-        return made
-
-    def spliced(function: F) -> F:
-        """For a function that is called at one place: it becomes part of its caller.
-
-        Whoever hands all of the State over pays for that with each call.
-        """
-        if config.DISABLE_JIT:
-            return function
-        made: F = numba.njit(inline="always", _nrt=False)(function)
         return made

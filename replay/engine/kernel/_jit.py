@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-__all__ = ("entry", "jit")
+__all__ = ("entry", "jit", "spliced")
 
 if (__package__ or "").endswith("_plain"):
 
@@ -20,6 +20,7 @@ if (__package__ or "").endswith("_plain"):
         return function
 
     entry = jit
+    spliced = jit
 
 else:
     import importlib
@@ -60,4 +61,14 @@ else:
             made = numba.njit(_nrt=False)(function)
         finally:
             config.CACHE_DIR = given
+        return made
+
+    def spliced(function: F) -> F:
+        """For a function that is called at one place: it becomes part of its caller.
+
+        Whoever hands all of the State over pays for that with each call.
+        """
+        if config.DISABLE_JIT:
+            return function
+        made: F = numba.njit(inline="always", _nrt=False)(function)
         return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import jit
+from ._jit import jit, spliced
 from .conversions import attribute_change, gmem_attributes
 from .discards import discard_done
 from .dma import destroy_ioas, map_done, unmap_done
@@ -129,7 +129,7 @@ def open_frame(k: Any, b: Any, i: int, thread: int, op: int) -> None:
         t[T_COUNTED] = 1
 
 
-@jit
+@spliced
 def leave_frame(k: Any, thread: int, ts: int) -> None:
     """The call is over: nothing of it is under way any more."""
     t = k.T[thread]
@@ -157,7 +157,7 @@ def continues(k: Any, b: Any, i: int, thread: int, seen: int) -> bool:
     )
 
 
-@jit
+@spliced
 def closing(k: Any, b: Any, i: int, thread: int, ev: int) -> tuple[bool, int, int]:
     """Does the event end the call that is open on its thread?  With which result, and when."""
     t = k.T[thread]
@@ -338,7 +338,7 @@ def take_arguments(k: Any, b: Any, i: int, thread: int, rank: int) -> None:
         t[T_ATTR] = b[B_ATTR, i]
 
 
-@jit
+@spliced
 def frame_for(k: Any, b: Any, i: int, thread: int) -> bool:
     """True if the event's call is open on the thread; opens it where no system call was
     recorded."""

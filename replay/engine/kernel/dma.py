@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import jit
+from ._jit import jit, spliced
 from .conversions import valid
 from .identity import process_of
 from .in_hand import fail_in_hand, in_conversion
@@ -140,7 +140,7 @@ def converted_meanwhile(
     return answer, q
 
 
-@jit
+@spliced
 def premature(
     k: Any, thread: int, proc: int, space: int, p0: int, p1: int, delta: int, seq: int
 ) -> None:
@@ -299,7 +299,7 @@ def map_refused(k: Any, thread: int, space: int, known: bool, ret: int, ts: int,
         fail_in_hand(k, thread, space, ret, ts)
 
 
-@jit
+@spliced
 def count_entry(k: Any, space: int, ts: int, seq: int) -> None:
     """One more entry of a container; TK107 asks for those of type1 ones."""
     row = k.S[space]
@@ -332,7 +332,7 @@ def judge_entries(k: Any) -> None:
             k.W[o, OUT0 + W_REM] = row[S_PEAK]
 
 
-@jit
+@spliced
 def map_done(k: Any, thread: int, space: int, ret: int, ts: int, seq: int) -> None:
     """A DMA map returned.  TK103, TK106, and TK102 for what is mapped again."""
     t = k.T[thread]
@@ -418,7 +418,7 @@ def all_remaining(k: Any, thread: int, proc: int, space: int, seq: int) -> None:
             p = next_with(k, space, q, end, whole, whole)
 
 
-@jit
+@spliced
 def unmap_done(k: Any, thread: int, space: int, ret: int, ts: int, seq: int) -> None:
     """A DMA unmap returned.  Ends watches; TK105."""
     t = k.T[thread]

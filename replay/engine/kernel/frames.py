@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import entry, jit
+from ._jit import entry, jit, spliced
 from .calls import (
     closing,
     container_of_frame,
@@ -39,7 +39,7 @@ from .slots import forget_unmaps
 from .watches import forget_watches, unmapped
 
 
-@jit
+@spliced
 def map_event(k: Any, b: Any, i: int, thread: int) -> None:
     """iommu:map: pages became reachable, if the thread is in a VFIO or iommufd call."""
     t = k.T[thread]
@@ -80,7 +80,7 @@ def map_event(k: Any, b: Any, i: int, thread: int) -> None:
         k.S[space, S_MULTI] = 1  # a second domain: its unmaps come, or it is freed without any
 
 
-@jit
+@spliced
 def unmap_event(k: Any, b: Any, i: int, thread: int) -> None:
     """iommu:unmap: pages are being taken away, in an unmap call or at teardown."""
     t = k.T[thread]
@@ -126,7 +126,7 @@ def chunks_needed(k: Any, addr: int, size: int) -> int:
     return n if n < MAX_CHUNKS else 1
 
 
-@jit
+@spliced
 def rows_needed(k: Any, b: Any, i: int) -> int:
     """How many chunks and parts an event may have to spread over what is smaller."""
     t = k.T[b[B_THREAD, i]]
@@ -135,7 +135,7 @@ def rows_needed(k: Any, b: Any, i: int) -> int:
     return min(rows, MOST_ROWS)
 
 
-@jit
+@spliced
 def room(k: Any, need: int, rows: int) -> int:
     """What must grow before the next event can be taken; GROW_NONE if nothing."""
     g = k.g
@@ -173,7 +173,7 @@ def cares(k: Any, thread: int) -> bool:
     return t[T_OPEN_WATCHES] > 0 or t[T_CV_DIR] != CV_NONE or k.g[G_U] > 0
 
 
-@jit
+@spliced
 def one(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
     """Take one event, the call that it ended being done with."""
     t = k.T[thread]
