@@ -16,10 +16,10 @@ export TRACEKIT_LAB_KERNEL ?= $(abspath ../shared/lab/bzImage)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lab-test lint types fuzz bench docs capacity assets wheel clean
+.PHONY: help demo test check lab-test lint types fuzz bench docs notebooks site capacity assets wheel clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## replay a small recording of a real kernel; exit 0 if its stale mapping was found
 	$(RUN) tracekit demo
@@ -52,6 +52,14 @@ docs: $(READY)  ## write the generated pages anew
 	$(VENV)/bin/python docs/generate.py
 	$(VENV)/bin/python docs/models/generate.py
 
+notebooks: $(READY)  ## run the notebooks, and compare what they say with what is committed
+	$(RUN) pytest -q tests/test_notebooks.py
+
+# Not with --quiet, which hides the warnings from --strict too.
+site: export NO_MKDOCS_2_WARNING = 1
+site: $(VENV)/.docs  ## build the documentation into site/; a warning is an error
+	$(RUN) mkdocs build --strict
+
 assets:  ## fetch the HTML report's libraries anew, in the versions of tracekit/report/assets/versions
 	cd tracekit/report/assets && rm -rf vendor && mkdir vendor && while read -r name version files; do \
 	  mkdir vendor/$$name && for file in $$files; do \
@@ -65,10 +73,14 @@ wheel: $(READY)  ## build the wheel into dist/
 	$(RUN) build --wheel
 
 clean:  ## remove .venv and what was built
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) dist build site
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed (make PYTHON=...)" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: $(READY)
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
