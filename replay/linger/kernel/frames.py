@@ -310,6 +310,23 @@ def side_of(k: Any, t: int) -> int:
 
 
 @jit
+def released(k: Any, sk: int) -> int:
+    """The side that a kernel socket is known to be as its release begins, or -1.
+
+    A socket is released once: after that it is another one, in the same place in memory.
+    """
+    if sk < 0:
+        return -1
+    s = k.K[sk, L.K_SIDE]
+    if s >= 0 and k.S[s, L.S_CLOSED]:
+        if k.S[s, L.S_SK] == sk:
+            k.S[s, L.S_SK] = -1
+        k.K[sk, L.K_SIDE], k.K[sk, L.K_BYTES] = -1, 0
+        return -1
+    return int(s)
+
+
+@jit
 def probed(k: Any, t: int, b: Any, i: int) -> None:
     """A probe on one of vsock's functions."""
     g, T, K, S = k.g, k.T, k.K, k.S
@@ -319,7 +336,7 @@ def probed(k: Any, t: int, b: Any, i: int) -> None:
         begin(k, t, L.CLOSE, L.RELEASE, ts, seq)
         k.Q[t, L.R_SK] = sk
         o = names(k, t) if T[t, L.T_IN] == L.EV_CLOSE else -1
-        known = K[sk, L.K_SIDE] if sk >= 0 and not g[L.G_HAS_TRANSPORT] else -1
+        known = released(k, sk) if not g[L.G_HAS_TRANSPORT] else -1
         facts(k, t, known, o)
     elif e == L.EV_TRANSPORT or e == L.EV_OTHER:
         if T[t, L.T_OPEN] and k.Q[t, L.R_LEVEL] == L.TRANSPORT:
@@ -337,8 +354,8 @@ def probed(k: Any, t: int, b: Any, i: int) -> None:
         row[L.R_STATE], row[L.R_SHUT], row[L.R_PSHUT] = (
             b[L.B_CMD, i], b[L.B_ID, i], b[L.B_FLAGS, i],
         )  # fmt: skip
-        if s < 0 and sk >= 0:
-            s = K[sk, L.K_SIDE]
+        if s < 0:
+            s = released(k, sk)
         if s >= 0 and sk >= 0:
             bind(k, sk, s)
         T[t, L.T_TRANS] = s
@@ -365,7 +382,7 @@ def probed(k: Any, t: int, b: Any, i: int) -> None:
             row = k.Q[t]
             row[L.R_L0], row[L.R_L0_SEQ] = ts, seq
             row[L.R_LTIME], row[L.R_SK] = b[L.B_COUNT, i], sk
-            s = K[sk, L.K_SIDE] if sk >= 0 else -1
+            s = released(k, sk)
             T[t, L.T_TRANS] = s
             facts(k, t, s, names(k, t))
     elif e == L.EV_LINGERED:
