@@ -13,6 +13,7 @@ COMMANDS = (
     "doctor",
     "collect",
     "import",
+    "generate",
     "info",
     "replay",
     "whatif",

@@ -31,7 +31,9 @@ Row = dict[str, object]
 def recorded(tmp_path: Path) -> Path:
     """A folder that the kernel's files were copied to."""
     with tarfile.open(SAMPLE) as archive:
-        archive.extractall(tmp_path, filter="data")
+        if hasattr(tarfile, "data_filter"):  # Python 3.11.4 and later
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(tmp_path)
     return tmp_path / "raw"
 
 
