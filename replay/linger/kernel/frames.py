@@ -422,6 +422,8 @@ def probed(k: Any, t: int, b: Any, i: int) -> None:
         if T[t, L.T_CREDIT_TX] == L.NULL or T[t, L.T_CREDIT_FWD] == L.NULL:
             T[t, L.T_CREDIT_BUF] = L.NULL
     elif e == L.EV_TAKEN:
-        T[t, L.T_CREDIT_GOT] = b[L.B_RET, i]
+        T[t, L.T_CREDIT_GOT] = max(b[L.B_RET, i], -1) if b[L.B_RET, i] != L.NULL else L.NULL
     elif e == L.EV_PUT and T[t, L.T_CREDIT_GOT] != L.NULL:
-        T[t, L.T_CREDIT_GOT] -= max(b[L.B_SIZE, i], 0)
+        # More given back than was taken stays just below zero: sizes are the recording's word.
+        left, back = T[t, L.T_CREDIT_GOT], max(b[L.B_SIZE, i], 0)
+        T[t, L.T_CREDIT_GOT] = left - back if back <= left else -1

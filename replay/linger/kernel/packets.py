@@ -184,7 +184,7 @@ def credit(k: Any, t: int, s: int, size: int, ts: int, seq: int) -> None:
                 broken(k, L.CREDIT, t, s, ts, seq, 2)
         T[t, L.T_CREDIT_COUNT] = T[t, L.T_CREDIT_BUF] = L.NULL
         if T[t, L.T_CREDIT_GOT] != L.NULL:
-            T[t, L.T_CREDIT_GOT] -= size
+            T[t, L.T_CREDIT_GOT] -= max(size, 0)
             if T[t, L.T_CREDIT_GOT] < 0:
                 broken(k, L.CREDIT, t, s, ts, seq, 3)
                 T[t, L.T_CREDIT_GOT] = L.NULL

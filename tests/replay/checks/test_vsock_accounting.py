@@ -45,6 +45,22 @@ def test_holds_when_they_add_up(tmp_path: Path) -> None:
     assert (outcome.findings, outcome.verdict) == ((), Verdict.HELD)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "credit",
+    [
+        f"want=4096 got=0 put={(1 << 63) - 1}",
+        f"want=4096 got=0 put={1 << 62}",
+    ],
+)
+def test_more_given_back_than_was_taken_is_one_finding_however_much(
+    credit: str, tmp_path: Path
+) -> None:
+    text = f"{CONNECTED}100ms sock credit {credit}\n200ms sock send 4096{END}"
+    (finding,) = judge(text, tmp_path)["TK306"].findings
+    assert finding.cause == "credit unused"
+
+
 def test_not_checked_without_credit(tmp_path: Path) -> None:
     outcome = judge(f"{CONNECTED}200ms sock send 4096{END}", tmp_path)["TK306"]
     assert outcome.verdict is Verdict.NOT_CHECKED
