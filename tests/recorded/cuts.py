@@ -74,6 +74,8 @@ class _Asked(Engine):
     """An engine that takes single events, and can be asked what it would say at the end."""
 
     _copy: L.State | None = None
+    _told: frozenset[Error] = frozenset()
+    """The errors among the records that were looked at, and are kept no longer."""
 
     def each(self, record_batch: Any) -> Iterator[int]:
         """Take the events of a batch one by one; the time of each."""
@@ -94,10 +96,10 @@ class _Asked(Engine):
         end = self._copied()
         self._frames.finish(end, now)
         last = end.W[: int(end.g[L.G_OUT]), L.OUT0 : L.OUT0 + L.W_COLS]
-        found = {_error(row) for row in last[last[:, L.W_SEV] == L.ERROR]}
         for rows in self._records:
-            found |= {_error(row) for row in rows[rows[:, L.W_SEV] == L.ERROR]}
-        return found
+            self._told |= {_error(row) for row in rows[rows[:, L.W_SEV] == L.ERROR]}
+        self._records.clear()
+        return self._told | {_error(row) for row in last[last[:, L.W_SEV] == L.ERROR]}
 
     def _copied(self) -> L.State:
         """The state, in arrays that are used again."""
