@@ -16,7 +16,7 @@ export TRACEKIT_LAB_KERNEL ?= $(abspath ../shared/lab/bzImage)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lab-test lint types fuzz bench docs notebooks site capacity assets wheel clean
+.PHONY: help demo test check lab-test lint types fuzz matrix bench docs notebooks site capacity assets wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ types: $(READY)  ## mypy, strict
 
 fuzz: $(READY)  ## hostile inputs for every parser, half an hour (SECONDS=...), a table in the end
 	PYTHONPATH=tests NUMBA_DISABLE_JIT=1 $(RUN) fuzz --seconds $(or $(SECONDS),1800)
+
+matrix: $(READY)  ## every fault and every workload, half an hour (MATRIX=...); writes docs/matrix.md
+	PYTHONPATH=tests NUMBA_DISABLE_JIT=1 $(RUN) matrix $(MATRIX)
 
 bench: $(READY)  ## measure import and replay
 	$(VENV)/bin/python benchmarks/import.py

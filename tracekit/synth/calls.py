@@ -29,7 +29,7 @@ class Op(Enum):
     IOCTL = "ioctl"  # the command, of a call that moves no memory; space -1: on the VM
     ATTRIBUTE = "attribute"  # 8 private, 0 shared
     MAP = "map"
-    UNMAP = "unmap"  # parts: the entries that go
+    UNMAP = "unmap"  # parts: the entries that go; 1: after a pause
     PUNCH_PRIVATE = "punch-private"
     FALLOCATE = "fallocate"  # a hole in the file behind the shared side
     MADVISE = "madvise"  # behaviour

@@ -13,11 +13,12 @@ from tracekit.errors import UsageError
 from tracekit.store import Manifest, RecordedName, TraceWriter
 from tracekit.synth.defects import Defects
 from tracekit.synth.faults import Fault, fault_named
-from tracekit.synth.render import SOURCES
+from tracekit.synth.play import play
+from tracekit.synth.rows import SOURCES
 from tracekit.synth.truth import Truth, truth_path
 from tracekit.synth.vsock import write as sockets
 from tracekit.synth.workloads import Workload, workload_named
-from tracekit.synth.world import World, play
+from tracekit.synth.world import World
 
 __all__ = ("FORMATS", "Made", "batches", "generate")
 

@@ -125,6 +125,10 @@ class Buffers:
             calls = machine.plan(first, count, private=private, reason=self._reason)
             yield Block(self._tape.pieces(calls, self._thread))
         first, count = world.chance.choice(fitting)
+        if fault.beside and not any(machine.shared[f] for f, n in self._slots if f != first):
+            f, n = next(slot for slot in self._slots if slot[0] != first)
+            calls = machine.plan(f, n, private=False, reason=self._reason)
+            yield Block(self._tape.pieces(calls, self._thread))
         private = bool(machine.shared[first])
         calls = machine.plan(first, count, private=private, reason=self._reason)
         yield machine.struck(self._thread, calls, first, count, private=private)

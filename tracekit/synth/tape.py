@@ -18,7 +18,7 @@ import pyarrow as pa
 from tracekit.events import COLUMNS, COMMON, ColumnType
 from tracekit.store import batch_schema
 from tracekit.synth.calls import Call, Op
-from tracekit.synth.render import RUN, SOURCES, Row, rows
+from tracekit.synth.rows import RUN, SOURCES, Row, rows
 from tracekit.synth.timing import gap_table
 from tracekit.synth.vmm import Vmm
 

@@ -49,6 +49,9 @@ LONGEST_NS = 400_000
 1 ms (``replay --grace``) before it calls a conversion over.  The recordings go beyond it in less
 than 1 % of the cases."""
 
+PAUSE_NS = 3_000_000
+"""What a fault puts before a call."""
+
 STEPS = 1024
 """Resolution of the drawn quantiles."""
 
@@ -57,7 +60,8 @@ def gap_table(names: Sequence[str], guest_ns: int) -> npt.NDArray[np.int64]:
     """[name, step]: nanoseconds at the quantile (step + 1/2) / STEPS.
 
     ``guest``, the time that a vCPU spends in its guest between two requests, is exponential with
-    mean ``guest_ns``: requests that come independently of each other.
+    mean ``guest_ns``: requests that come independently of each other.  ``pause`` is
+    :data:`PAUSE_NS`.
     """
     return np.array([_drawn(name, guest_ns) for name in names], np.int64)
 
@@ -67,6 +71,8 @@ def _drawn(name: str, guest_ns: int) -> list[int]:
     levels = ((step + 0.5) / STEPS for step in range(STEPS))
     if name == "guest":
         return [max(1, round(-guest_ns * math.log1p(-level))) for level in levels]
+    if name == "pause":
+        return [PAUSE_NS] * STEPS
     longest = LONGEST_NS if name in BETWEEN_CALLS else 1 << 40
     return [min(longest, _quantile(GAPS[ALIKE.get(name, name)], level)) for level in levels]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tracekit.errors import TracekitError, UsageError
 from tracekit.ftrace.uapi import STRUCTURES
 from tracekit.ftrace.writer import Lost, Record, Recording, event_format, record
-from tracekit.synth.render import SOURCES
+from tracekit.synth.rows import SOURCES
 
 if TYPE_CHECKING:
     from tracekit.synth.generate import Made

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tracekit.synth.calls import PAGE
 
-__all__ = ("BACKENDS", "BASE", "Region", "Vmm")
+__all__ = ("BACKENDS", "BASE", "FIRMWARE", "Region", "Vmm")
 
 BASE = 0x1_0000_0000
 """Where the first region of memory begins in a guest's address space."""
@@ -28,6 +28,10 @@ class Region:
     host: int = 0x7F00_0000_0000
     fd: int = MEMORY_FD
     gmem: int = GMEM_FD
+
+
+FIRMWARE = Region(gpa=0xFFFC_0000, size=256 << 10, host=0x7D00_0000_0000, fd=-1, gmem=-1)
+"""Mapped for every device with one call, as all memory that has no private side."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,15 @@ from enum import Enum
 from typing import Any
 
 from tracekit.errors import UnknownNameError
-from tracekit.synth.calls import Call, Op
+from tracekit.synth.calls import PAGE, Call, Op
 from tracekit.synth.truth import Planted
 
-__all__ = ("FAULTS", "Fault", "Plan", "Request", "fault", "fault_named", "joined")
+__all__ = ("DISCARDS", "EINVAL", "ENOMEM", "FAULTS", "Fault", "Plan", "Request", "fault",
+           "fault_named", "joined")  # fmt: skip
+
+DISCARDS = (Op.FALLOCATE, Op.MADVISE)
+"""Of the shared side."""
+ENOMEM, EINVAL = 12, 22
 
 
 class Request(Enum):
@@ -119,6 +124,22 @@ class Plan:
             )
         )
 
+    def diverges(self, gpa: int | None = None, size: int | None = None) -> None:
+        """The calls, as they are now, are not those of the generation (TK201).
+
+        Where in the conversion that is seen is not said: between its first call and its last.
+        """
+        self.violates("TK201", since=self.calls[0], until=self.calls[-1], gpa=gpa, size=size)
+
+    def shared_after(self) -> bytes:
+        """One byte a page, 1 where it is shared once all calls were made."""
+        pages = bytearray([self.private]) * (self.size // PAGE)
+        for call in self.all(Op.ATTRIBUTE):
+            for gpa, size in () if call.ret else call.parts:
+                first, count = (gpa - self.gpa) // PAGE, size // PAGE
+                pages[first : first + count] = bytes([call.value == 0]) * count
+        return bytes(pages)
+
     def violations(self) -> tuple[Planted, ...]:
         """The marks, with calls as positions."""
         return tuple(
@@ -144,7 +165,8 @@ class Fault:
 
     ``private``: strikes conversions in this direction only.  ``generations``, ``backends``: where
     it can happen.  ``devices``: how many containers it needs.  ``pages``: of the conversion, at
-    least.  ``discards``: the conversions throw the shared side away.
+    least.  ``discards``: the conversions throw the shared side away.  ``beside``: other pages are
+    shared, which shows that the devices have all that is.
     """
 
     name: str
@@ -158,6 +180,7 @@ class Fault:
     backends: tuple[str, ...] = ("type1", "iommufd")
     pages: int = 1
     discards: bool = False
+    beside: bool = False
 
     def why_not(
         self,

@@ -1,35 +1,50 @@
-"""Faults of mappings: they stay, go too late, come too early, or are left half undone."""
+"""Faults of unmaps: they are missing, late, of too little, refused; and what outlives a device."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from tracekit.synth.calls import PAGE, Call, Op
-from tracekit.synth.faults._define import Plan, Request, fault, joined
+from tracekit.synth.faults._define import DISCARDS, EINVAL, Plan, Request, fault, joined
+from tracekit.synth.vmm import FIRMWARE
 
 __all__: tuple[str, ...] = ()
 
-DISCARDS = (Op.FALLOCATE, Op.MADVISE)
-ENOMEM = 12
+EIO = 5
+NOWHERE = 1 << 46
+"""An address where no guest of ours has memory."""
+STALE = ("TK101", "TK102", "TK111", "TK201")
 
 
-def _stale(plan: Plan, unmaps: dict[int, Call | None]) -> None:
+def _stale(
+    plan: Plan,
+    unmaps: dict[int, Call | None],
+    *,
+    gpa: int | None = None,
+    size: int | None = None,
+    diverges: bool = True,
+    discarded: bool = True,
+) -> None:
     """Mappings outlive a conversion to private, and the discard of the shared side if any.
 
     ``unmaps``: by container, the late unmap.
     """
     attribute = plan.find(Op.ATTRIBUTE)
     for space, until in unmaps.items():
-        plan.violates("TK101", since=attribute, until=until, space=space)
-        if plan.all(*DISCARDS):
-            plan.violates("TK102", since=plan.find(*DISCARDS), until=until, space=space)
+        violates = partial(plan.violates, until=until, gpa=gpa, size=size, space=space)
+        violates("TK101", since=attribute)
+        if discarded and plan.all(*DISCARDS):
+            violates("TK102", since=plan.find(*DISCARDS))
         if plan.in_place:
-            plan.violates("TK111", since=attribute, until=until, space=space)
-    plan.violates("TK201", since=attribute)
+            violates("TK111", since=attribute)
+    if diverges:
+        plan.diverges()
 
 
 @fault(
     "missing-unmap",
     "pages become private and are discarded, and a device keeps its mapping of them",
-    codes=("TK101", "TK102", "TK111", "TK201"),
+    codes=STALE,
     private=True,
 )
 def missing_unmap(plan: Plan) -> None:
@@ -40,9 +55,22 @@ def missing_unmap(plan: Plan) -> None:
 
 
 @fault(
+    "missing-unmap-of-one-container",
+    "one of several containers does not hear of a conversion to private",
+    codes=STALE,
+    private=True,
+    devices=2,
+)
+def missing_unmap_of_one_container(plan: Plan) -> None:
+    forgotten = plan.chance.choice(plan.all(Op.UNMAP))
+    plan.remove(forgotten)
+    _stale(plan, {forgotten.space: None})
+
+
+@fault(
     "late-unmap",
     "the unmap comes only after the vCPU went back into the guest",
-    codes=("TK101", "TK102", "TK111", "TK201"),
+    codes=STALE,
     private=True,
 )
 def late_unmap(plan: Plan) -> None:
@@ -55,59 +83,94 @@ def late_unmap(plan: Plan) -> None:
 
 
 @fault(
-    "map-before-commit",
-    "pages are mapped for a device before they are shared",
-    codes=("TK103", "TK111", "TK201"),
-    private=False,
-)
-def map_before_commit(plan: Plan) -> None:
-    maps = plan.all(Op.MAP)
-    for call in maps:
-        plan.remove(call)
-    attribute = plan.find(Op.ATTRIBUTE)
-    plan.insert_after(plan.find(Op.LEAVE), *maps)
-    for space in plan.spaces:
-        first = next(call for call in maps if call.space == space)
-        plan.violates("TK103", since=first, until=attribute, space=space)
-        if plan.in_place:
-            plan.violates("TK111", since=first, until=attribute, space=space)
-    plan.violates("TK201", since=maps[0])
-
-
-@fault(
-    "discard-under-mapping",
-    "shared pages are thrown away, with no conversion, while a device has them mapped",
-    codes=("TK102",),
+    "slow-unmap",
+    "3 ms pass between a conversion to private and its unmap: a warning",
+    codes=("TK101",),
     private=True,
-    discards=True,
+    generations=("merged", "11.1"),
 )
-def discard_under_mapping(plan: Plan) -> None:
-    for call in plan.all(Op.ATTRIBUTE, Op.UNMAP, Op.PUNCH_PRIVATE):
-        plan.remove(call)
-    for space in plan.spaces:
-        plan.violates("TK102", since=plan.find(*DISCARDS), space=space)
+def slow_unmap(plan: Plan) -> None:
+    first = plan.find(Op.UNMAP)
+    plan.change(first, value=1)
+    for call in plan.all(Op.UNMAP):
+        plan.violates(
+            "TK101", since=plan.find(Op.ATTRIBUTE), until=call, space=call.space,
+            severity="warning",
+        )  # fmt: skip
 
 
 @fault(
-    "lost-rollback",
-    "a map fails half-way, and what was done before it is not undone",
-    codes=("TK108", "TK201"),
-    private=False,
+    "truncated-unmap",
+    "the unmap of a conversion to private ends before the conversion does",
+    codes=STALE,
+    private=True,
     pages=2,
 )
-def lost_rollback(plan: Plan) -> None:
-    maps = [c for c in plan.all(Op.MAP) if c.space == plan.spaces[0]]
-    at = plan.chance.randrange(1, len(maps))
-    failed = plan.change(maps[at], ret=-ENOMEM)
-    for call in maps[at + 1 :]:
-        plan.remove(call)
-    for call in plan.all(Op.PUNCH_PRIVATE):
-        plan.remove(call)
-    begin = plan.gpa + at * PAGE
-    left = plan.gpa + plan.size - begin
-    plan.violates("TK108", since=failed, until=plan.last(Op.ENTER), gpa=begin, size=left)
-    if plan.generation != "v4":  # there a conversion without its discard is no request
-        plan.violates("TK201", since=failed)
+def truncated_unmap(plan: Plan) -> None:
+    kept = PAGE * plan.chance.randrange(1, plan.size // PAGE)
+    spaces = [call.space for call in plan.all(Op.UNMAP)]
+    for call in plan.all(Op.UNMAP):
+        plan.change(call, size=kept, parts=_before(call.parts, plan.gpa + kept))
+    _stale(plan, dict.fromkeys(spaces), gpa=plan.gpa + kept, size=plan.size - kept)
+
+
+@fault(
+    "unmap-elsewhere",
+    "the unmap of a conversion to private is of another address, where nothing is mapped",
+    codes=STALE,
+    private=True,
+)
+def unmap_elsewhere(plan: Plan) -> None:
+    spaces = [call.space for call in plan.all(Op.UNMAP)]
+    for call in plan.all(Op.UNMAP):
+        refused = -2 if plan.backend == "iommufd" else 0
+        plan.change(call, at=NOWHERE + call.at, parts=(), ret=refused)
+    _stale(plan, dict.fromkeys(spaces))
+
+
+@fault(
+    "refused-unmap",
+    "the unmap of a conversion to private fails, and the conversion goes on",
+    codes=("TK101", "TK102"),
+    private=True,
+    generations=("merged", "11.1"),
+)
+def refused_unmap(plan: Plan) -> None:
+    spaces = [call.space for call in plan.all(Op.UNMAP)]
+    for call in plan.all(Op.UNMAP):
+        plan.change(call, parts=(), ret=-EIO)
+    _stale(plan, dict.fromkeys(spaces), diverges=False)  # QEMU does ignore it
+
+
+@fault(
+    "short-unmap",
+    "an unmap succeeds, and the IOMMU goes on to translate the range's last pages",
+    codes=("TK101", "TK105", "TK111"),
+    private=True,
+    pages=2,
+)
+def short_unmap(plan: Plan) -> None:
+    kept = PAGE * plan.chance.randrange(1, plan.size // PAGE)
+    gpa, size = plan.gpa + kept, plan.size - kept
+    spaces = [call.space for call in plan.all(Op.UNMAP)]
+    for call in plan.all(Op.UNMAP):
+        made = plan.change(call, parts=_before(call.parts, gpa))
+        plan.violates("TK105", since=made, gpa=gpa, size=size, space=call.space)
+    # The entry is gone, and with it what backs the pages: their discard tells nothing (TK102).
+    _stale(plan, dict.fromkeys(spaces), gpa=gpa, size=size, diverges=False, discarded=False)
+
+
+@fault(
+    "bisecting-unmap",
+    "an unmap of one page out of a larger entry, which the kernel refuses: a warning",
+    codes=("TK105",),
+)
+def bisecting_unmap(plan: Plan) -> None:
+    refused = -EINVAL if plan.backend == "type1" else -2
+    at = FIRMWARE.gpa + PAGE * plan.chance.randrange(1, FIRMWARE.size // PAGE)
+    cuts = Call(Op.UNMAP, at=at, size=PAGE, space=plan.spaces[0], ret=refused)
+    plan.insert_after(plan.last(Op.ENTER), Call(Op.LEAVE, value=3), cuts, Call(Op.ENTER))
+    plan.violates("TK105", since=cuts, until=cuts, gpa=at, size=PAGE, severity="warning")
 
 
 @fault(
@@ -123,3 +186,20 @@ def mapping_leak(plan: Plan) -> None:
         plan.remove(call)
     for gpa, size in joined(mapped):
         plan.violates("TK109", since=closing, gpa=gpa, size=size)
+
+
+@fault(
+    "leak-after-refused-unmap",
+    "a device goes although the last unmap of its memory failed",
+    codes=("TK109",),
+    request=Request.UNPLUG,
+)
+def leak_after_refused_unmap(plan: Plan) -> None:
+    closing, last = plan.find(Op.CLOSE), plan.last(Op.UNMAP)
+    plan.change(last, parts=(), ret=-EIO)
+    for gpa, size in joined(last.parts):
+        plan.violates("TK109", since=closing, gpa=gpa, size=size)
+
+
+def _before(parts: tuple[tuple[int, int], ...], end: int) -> tuple[tuple[int, int], ...]:
+    return tuple(part for part in parts if part[0] < end)

@@ -72,4 +72,4 @@ def device_hotplug(world: World, memory: int, buffer: int, rounds: int) -> Itera
         yield {machine.main: machine.once(machine.main, machine.plug_calls(1))}
         yield side_by_side(world, machine, {vcpu: slots}, world.left // (2 * left))
         slots = [s for s in slots if s not in machine.retired]
-        yield {machine.main: machine.unplug(1)}
+        yield {machine.main: machine.unplug(1, last=left == 1)}
