@@ -119,12 +119,12 @@ class _Arithmetic:
             return False
         if self._world.granularity is Granularity.PAGE:
             return True
-        runs = self._meeting(request.gpa, request.gpa + request.size)
+        lo, hi = request.gpa, request.gpa + request.size
         return all(
             r.each == request.each
-            and (request.gpa - r.start) % r.each == 0
-            and (r.end >= request.gpa + request.size or (r.end - r.start) % r.each == 0)
-            for r in runs
+            and (lo - r.start) % r.each == 0
+            and (r.end == hi or (min(r.end, hi) - r.start) % r.each == 0)
+            for r in self._meeting(lo, hi)
         )
 
     def _parts(self, lo: int, hi: int) -> list[tuple[int, int]]:

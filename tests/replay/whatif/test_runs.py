@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from replay.whatif import Granularity, Iommu, Kind, Request, Requests, World
@@ -75,6 +75,14 @@ def test_both_count_the_same_or_fail_first_at_the_same_call(
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(requests, max_size=10), worlds, st.integers(0, PAGES))
+@example(  # the last of a series is shorter, and cuts an entry when the one before it made room
+    [
+        Request(Kind.TO_SHARED, 3 * PAGE, 21 * PAGE, 0, 5 * PAGE),
+        Request(Kind.TO_PRIVATE, 8 * PAGE, 6 * PAGE, 0, 5 * PAGE),
+    ],
+    World(granularity=Granularity.CUT),
+    5,
+)
 def test_with_few_entries_both_run_out_at_the_same_call(
     asked: list[Request], world: World, limit: int
 ) -> None:
