@@ -308,6 +308,7 @@ class Hand:
     failed_in: Container | None = None
     left: set[int] = field(default_factory=set)  # pages that it is broken for
     after_unmaps: bool = False  # the change itself failed, after unmaps
+    unmapped: list[tuple[Container, set[int]]] = field(default_factory=list)  # these
     rolled_back: set[int] = field(default_factory=set)
 
 
@@ -2400,10 +2401,11 @@ class _Machine:
         """The change to private itself failed, and what it was for is unmapped already."""
         thread, process = frame.thread, frame.thread.process
         held: set[int] = set()
+        unmaps = list(thread.unmaps)
         valid = _sane(args) and not (args.iova % PAGE or args.size % PAGE)
         if args.attributes & 8 and valid:
             pages = pages_of(args.iova, args.size)
-            held = {p for p in pages if any(p in unmapped for _, unmapped in thread.unmaps)}
+            held = {p for p in pages if any(p in unmapped for _, unmapped in unmaps)}
         if process.gmem_attributes:
             self.judge("TK108", "gmem_attributes")
         elif vm is None or not held:
@@ -2418,6 +2420,7 @@ class _Machine:
                 failed=frame,
                 left=held,
                 after_unmaps=True,
+                unmapped=unmaps,
             )
 
     def hand_meets(self, frame: Frame, pages: range, wanted: str, vm: Vm) -> tuple[set[int], bool]:
@@ -2464,7 +2467,8 @@ class _Machine:
                 elif hand.wanted == SHARED:
                     left = known == PRIVATE and self.mapped(key)
                 else:
-                    left = (back or hand.after_unmaps) and known != PRIVATE and missed and covered
+                    own = back or any(c is container and page in u for c, u in hand.unmapped)
+                    left = own and known != PRIVATE and missed and covered
                 if left:
                     out.append(key)
         return out

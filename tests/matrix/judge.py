@@ -45,13 +45,8 @@ NOT_COMPARED = {
     ),
 }
 """By workload: a code that is wrong there, and why."""
-KNOWN = {
-    ("rollback-maps-nothing", "several-containers"): (
-        "TK108",
-        "each container's pages are told once for every container whose unmap succeeded before",
-    ),
-}
-"""By fault and workload: a code whose false alarms there have a known cause."""
+KNOWN: dict[tuple[str, str], tuple[str, str]] = {}
+"""By fault and workload: a code whose false alarms there have a known cause, and that."""
 KNOWN_UNDER_LOSS = {
     "TK201": "slots and containers whose own calls were lost are taken for such that do not exist",
 }

@@ -167,7 +167,7 @@ def all_left_behind(k: Any, thread: int, proc: int, sev: int, conf: int, ts: int
         else:
             for i in range(k.g[G_U]):
                 mine = k.S[i]
-                if mine[U_THREAD] == thread:
+                if mine[U_THREAD] == thread and mine[U_SPACE] == s:
                     a, b = max(mine[U_P0], lo), min(mine[U_P1], hi)
                     left_behind(k, thread, s, a, b, LEFT_LOST, sev, conf, ts, seq)
 

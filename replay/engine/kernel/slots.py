@@ -107,8 +107,12 @@ def file_address(k: Any, proc: int, fd: int, offset: int) -> int:
 
 @jit
 def remember_unmap(k: Any, thread: int, space: int, p0: int, p1: int) -> None:
-    """The thread unmapped these pages itself, since it last ran the guest or converted."""
-    for i in range(k.g[G_U]):
+    """The thread unmapped these pages itself, since it last ran the guest or converted.
+
+    No page of a container is in two rows of a thread.
+    """
+    i = 0
+    while i < k.g[G_U]:
         row = k.S[i]
         if (
             row[U_THREAD] == thread
@@ -116,9 +120,11 @@ def remember_unmap(k: Any, thread: int, space: int, p0: int, p1: int) -> None:
             and row[U_P0] <= p1
             and p0 <= row[U_P1]
         ):
-            row[U_P0] = min(row[U_P0], p0)
-            row[U_P1] = max(row[U_P1], p1)
-            return
+            p0, p1 = min(row[U_P0], p0), max(row[U_P1], p1)
+            forget_row(k, i)
+            i = 0
+        else:
+            i += 1
     if k.g[G_U] >= MOST_UNMAPS or k.g[G_U] >= k.S.shape[0]:
         return
     row = k.S[k.g[G_U]]
@@ -130,14 +136,20 @@ def remember_unmap(k: Any, thread: int, space: int, p0: int, p1: int) -> None:
 
 
 @jit
+def forget_row(k: Any, i: int) -> None:
+    """Row ``i`` of the unmaps is over; the last one takes its place."""
+    k.g[G_U] -= 1
+    for c in range(U_THREAD, TABLE_COLS):
+        k.S[i, c] = k.S[k.g[G_U], c]
+
+
+@jit
 def forget_unmaps(k: Any, thread: int) -> None:
     """The thread ran the guest, converted or ended."""
     i = 0
     while i < k.g[G_U]:
         if k.S[i, U_THREAD] == thread:
-            k.g[G_U] -= 1
-            for c in range(U_THREAD, TABLE_COLS):
-                k.S[i, c] = k.S[k.g[G_U], c]
+            forget_row(k, i)
         else:
             i += 1
 

@@ -71,6 +71,26 @@ def test_finds_pages_that_were_unmapped_for_nothing(tmp_path: Path) -> None:
     assert alarms(outcomes) == {"TK108": ["error certain 0x0+8K"]}
 
 
+def test_finds_them_once_in_each_container_that_had_them_unmapped(tmp_path: Path) -> None:
+    outcomes = judge(
+        MAPPED.replace("6us", "5500ns vmm map 0x0+8K fd=70\n6us")
+        + """
+        8us   vmm  unmap 0x1000+4K
+        9us   vmm  unmap 0x0+8K fd=70
+        10us  vmm  unmap 0x0+4K
+        12us  vmm  private 0x0+8K ret=-12
+        30us  vmm  run
+        """,
+        tmp_path,
+    )
+    found = [
+        (f.container, o.iova, o.size) for f in outcomes["TK108"].findings for o in f.occurrences
+    ]
+    assert len({container for container, _, _ in found}) == 2
+    assert {(iova, size) for _, iova, size in found} == {(0, 8192)}
+    assert len(found) == 2
+
+
 def test_finds_the_first_half_of_an_unmap_that_was_rolled_back(tmp_path: Path) -> None:
     outcomes = judge(
         MAPPED
