@@ -34,7 +34,7 @@ from tracekit.store import open_trace, write_events
 from tracekit.store.footer import seal_footer
 
 SECONDS = float(os.environ.get("TRACEKIT_FUZZ_SECONDS", "0"))
-ONLY_READ = ("rows",)
+ONLY_READ = ("rows", "sparse")
 """Targets of whose inputs none is refused: our own writer made them."""
 
 

@@ -13,7 +13,7 @@ from tracekit.events import COLUMNS, EVENT_TYPES, ColumnType, event_columns
 from tracekit.store import Manifest, TraceWriter
 from tracekit.store.schema import arrow_schema, batch_schema
 
-__all__ = ("hostile_table", "mutated_table", "written")
+__all__ = ("hostile_table", "mutated_table", "sparse_table", "written")
 
 Row = dict[str, int | str | None]
 
@@ -112,6 +112,40 @@ def mutated_table(rng: Random, rows: list[Row]) -> pa.Table:
     for row, ts in zip(some, times, strict=True):
         row["ts_ns"] = ts
     return table_of(some)
+
+
+def sparse_table(rng: Random) -> pa.Table:
+    """Legal calls by one thread, hundreds of them, that touch as much as they can of the state."""
+    stride = 1 << rng.choice((12, 13, 21, 22, 30, 30, 31, 40))
+    sizes = [4096, 4096, stride >> 1, stride, 1 << rng.choice((21, 30, 40, 50))]
+    kinds = rng.sample(("map", "map", "map", "unmap", "change", "change", "discard"), 4)
+    rows: list[Row] = []
+    base = rng.randrange(64) << 12
+    for i in range(rng.choice((100, 400, 700))):
+        at, size = base + i * stride, rng.choice(sizes)
+        known = rng.random() < 0.95
+        where: Row = {"iova": at, "size": size} if known else {}
+        kind = rng.choice(kinds)
+        if kind == "discard":
+            rows.append({"event": "madvise.entered", "vaddr": at, "size": size, "flags": 4})
+            rows.append({"event": "madvise.returned", "ret": 0})
+            continue
+        cmd = {"map": 0x3B71, "unmap": 0x3B72, "change": 0x4020AED2}[kind]
+        rows.append({"event": "ioctl.entered", "fd": 5, "cmd": cmd})
+        if kind == "change":
+            change = {"gpa": at, "size": size, "attributes": rng.choice((0, 8)), "flags": 0}
+            rows.append({"event": "kvm.vm_ioctl", "cmd": cmd, **change})
+        else:
+            rows.append({"event": "vfio.type1_ioctl", "cmd": cmd, "flags": 3, "vaddr": at, **where})
+            pieces = rng.choice((0, 1, 1, 2))
+            for j in range(pieces):
+                part = {"iova": at + j * (size >> 1), "size": size >> 1 if pieces > 1 else size}
+                done: Row = {"paddr": at} if kind == "map" else {"unmapped": part["size"]}
+                rows.append({"event": f"iommu.{kind}", **part, **done})
+        rows.append({"event": "ioctl.returned", "ret": rng.choice((0, 0, 0, 0, -12))})
+    for i, row in enumerate(rows):
+        row.update(ts_ns=1000 * i, tid=7, pid=7, context=0)
+    return table_of(rows)
 
 
 def table_of(rows: list[Row]) -> pa.Table:

@@ -288,6 +288,14 @@ def make_rows(rng: Rng) -> Case:
     return Case(files={"t.parquet": raw}, inputs=("t.parquet",), options=options)
 
 
+def make_sparse(rng: Rng) -> Case:
+    """Calls all over the address space: what the engine keeps of them is bounded."""
+    with TemporaryDirectory() as folder:
+        raw = rows.written(Path(folder) / "t.parquet", rows.sparse_table(rng), _manifest(rng))
+    options = {"in_place": rng.random() < 0.3}
+    return Case(files={"t.parquet": raw}, inputs=("t.parquet",), options=options)
+
+
 def _manifest(rng: Rng) -> Manifest:
     return Manifest(
         host="h", kernel="7.3", clock=rng.choice(("mono", "realtime", "x")), cpus=2,
@@ -490,5 +498,6 @@ TARGETS: dict[str, Target] = {
     "merge": Target(make=make_merge, check=check_import, cases=24),
     "parquet": Target(make=make_parquet, check=check_parquet, cases=45),
     "rows": Target(make=make_rows, check=check_rows, cases=40),
+    "sparse": Target(make=make_sparse, check=check_rows, cases=4),
 }
 """By name, in the order in which they are run."""
