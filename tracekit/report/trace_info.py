@@ -21,6 +21,8 @@ __all__ = ("import_summary", "info_json", "info_text")
 _WIDTH = 80
 _MOST = 12
 """Lines of a list before it is cut; JSON has all."""
+_FEW = 3
+"""Alternatives that are named one by one."""
 
 
 def import_summary(out: Path, manifest: Manifest) -> str:
@@ -247,13 +249,21 @@ def _decisions(answers: list[Decidable]) -> Iterator[str]:
     for d in answers:
         start = f"  {d.code}  {d.name:<22} "
         if d.missing:
-            text = "no: not recorded: " + ", and ".join(" or ".join(n) for n in d.missing)
+            text = "no: not recorded: " + ", and ".join(_one_of(n) for n in d.missing)
         elif d.idle:
             text = "nothing to judge: recorded, and never happened: " + ", ".join(
-                " or ".join(n) for n in d.idle
+                _one_of(n) for n in d.idle
             )
         else:
             text = "yes"
         yield from textwrap.wrap(
             start + text, _WIDTH, subsequent_indent=" " * len(start), break_on_hyphens=False
         )
+
+
+def _one_of(names: Sequence[str]) -> str:
+    """Alternatives; many of one family go by its name, as in the report of a replay."""
+    families = {name.partition(".")[0] for name in names}
+    if len(names) > _FEW and len(families) == 1:
+        return f"any {families.pop()} event"
+    return " or ".join(names)
