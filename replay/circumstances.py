@@ -34,10 +34,10 @@ class Circumstances:
 
     def __init__(self, trace: Trace) -> None:
         events = trace.manifest.events
-        self._faults: list[dict[str, Any]] = []
+        self._faults: pl.DataFrame | None = None
         if events.get("iommu.fault"):
-            frame = trace.events("iommu.fault").select("seq", "ts_ns", "iova", "name", "flags")
-            self._faults = _rows(frame, trace)
+            frame = trace.events("iommu.fault").select("seq", "ts_ns", "iova", "name")
+            self._faults = _collected(frame.drop_nulls("iova"), trace)
         self._slots: list[dict[str, Any]] = []
         self._maps: list[dict[str, Any]] = []
         if events.get("kvm.vm_ioctl") and events.get("vfio.type1_ioctl"):
@@ -49,29 +49,32 @@ class Circumstances:
         calls = trace.events("kvm.vm_ioctl").filter(
             pl.col("cmd").is_in(SLOT_COMMANDS) & (pl.col("flags") & READ_ONLY > 0)
         )
-        self._slots = _rows(calls.select("seq", "id", "gpa", "size").drop_nulls(), trace)
+        chosen = calls.select("seq", "id", "gpa", "size").drop_nulls()
+        self._slots = _collected(chosen, trace).to_dicts()
         if self._slots:
             maps = trace.events("vfio.type1_ioctl").filter(
                 (pl.col("cmd") == MAP_COMMAND) & (pl.col("flags") & WRITE > 0)
             )
-            self._maps = _rows(maps.select("seq", "iova", "size").drop_nulls(), trace)
+            chosen = maps.select("seq", "iova", "size").drop_nulls()
+            self._maps = _collected(chosen, trace).to_dicts()
 
     def added(self, v: Violation) -> Violation:
         """The violation with what else is known of its pages."""
         if v.address is None or not v.size:
             return v
         lo, hi = v.address, v.address + v.size
-        chain = _in_order([*v.chain, *self._faults_in(lo, hi, v)]) if self._faults else v.chain
+        chain = _in_order([*v.chain, *self._faults_in(lo, hi, v)])
         return replace(v, chain=tuple(chain), notes=(*v.notes, *self._read_only(lo, hi, v)))
 
     def _faults_in(self, lo: int, hi: int, v: Violation) -> list[EvidenceRow]:
-        found = [
-            f
-            for f in self._faults
-            if lo <= f["iova"] < hi
-            and f["ts_ns"] >= v.from_ns
-            and (v.until_ns is None or f["ts_ns"] <= v.until_ns)
-        ]
+        if self._faults is None:
+            return []
+        ts = self._faults["ts_ns"]
+        first = ts.search_sorted(v.from_ns)
+        last = len(ts) if v.until_ns is None else ts.search_sorted(v.until_ns, "right")
+        during = self._faults.slice(first, max(last - first, 0))
+        at = during["iova"]
+        found = during.filter((at >= max(lo, 0)) & (at <= min(hi, 1 << 64) - 1)).head(MOST_FAULTS)
         return [
             EvidenceRow(
                 ts_ns=f["ts_ns"],
@@ -81,7 +84,7 @@ class Circumstances:
                 address=f["iova"],
                 size=1,
             )
-            for f in found[:MOST_FAULTS]
+            for f in found.iter_rows(named=True)
         ]
 
     def _read_only(self, lo: int, hi: int, v: Violation) -> list[str]:
@@ -99,15 +102,15 @@ class Circumstances:
         return []
 
 
-def _rows(frame: pl.LazyFrame, trace: Trace) -> list[dict[str, Any]]:
-    """The frame's rows.
+def _collected(frame: pl.LazyFrame, trace: Trace) -> pl.DataFrame:
+    """The frame.
 
     :raises TraceFormatError: pages that Arrow reads and polars does not
     """
     import polars as pl
 
     try:
-        return frame.collect().to_dicts()
+        return frame.collect()
     except pl.exceptions.PolarsError as why:
         said = str(why).splitlines()[0][:200]
         raise TraceFormatError(f"{trace.path}: a page cannot be read: {said}") from None

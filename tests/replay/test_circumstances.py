@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from judging import judge
+from judging import events_of, judge
 from trace_language import trace_of
+
+from replay import run
+from tracekit.store import open_trace, write_events
 
 HOST = """
     0us    vmm  create-vm
@@ -30,6 +34,14 @@ def test_a_fault_elsewhere_or_after_the_unmap_is_not(tmp_path: Path) -> None:
     later = "    40us   vmm  fault 0x90000+4K\n    50us   vmm  unmap 0x0+64K\n"
     text = HOST + STALE + later + "    60us   vmm  fault 0x3000+4K\n"
     (finding,) = judge(text, tmp_path)["TK101"].findings
+    assert "fault" not in [row.what for row in finding.occurrences[0].chain]
+
+
+def test_a_fault_whose_address_nobody_recorded_is_none_of_any_page(tmp_path: Path) -> None:
+    text = HOST + STALE + "    40us   vmm  fault 0x3000+4K\n    50us   vmm  unmap 0x0+64K\n"
+    events = [replace(e, iova=None) if e.name_ == "iommu.fault" else e for e in events_of(text)]
+    write_events(tmp_path / "t.parquet", events)
+    (finding,) = run(open_trace(tmp_path / "t.parquet"), only=["TK101"]).findings
     assert "fault" not in [row.what for row in finding.occurrences[0].chain]
 
 
