@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from replay.conformance.calls import COLUMNS
 from replay.conformance.conformance import AUTO, Conformance, Follower
 from tracekit.events import Event
 from tracekit.store import open_trace, write_events
 from tracekit.synth.calls import Call, Op
-from tracekit.synth.guest import Guest
+from tracekit.synth.guest import PAGE, Guest
+from tracekit.synth.render import Renderer
+from tracekit.synth.vmm import Region, Vmm
 
-__all__ = ("driven", "followed", "hazards", "requests", "ways")
+__all__ = ("beside", "changed", "driven", "events_of", "followed", "hazards", "hotplugged",
+           "of_process", "requests", "together", "ways")  # fmt: skip
+
+VM_FD = 6
 
 
 def driven(generation: str, seed: int) -> Guest:
@@ -32,6 +39,67 @@ def driven(generation: str, seed: int) -> Guest:
         if chance.random() < 0.03 and len(guest.containers) < 3:
             guest.plug_device()
     return guest
+
+
+def hotplugged(generation: str) -> Guest:
+    """Three shared runs, and then a device, and then conversions."""
+    guest = Guest(generation, blocks=64)
+    guest.plug_device()
+    for first, count in ((2, 3), (10, 1), (20, 8)):
+        guest.convert(first, count, private=False)
+    guest.plug_device()
+    guest.convert(2, 3, private=True)
+    guest.convert(40, 2, private=False)
+    return guest
+
+
+def events_of(guest: Guest, calls: Sequence[Call] | None = None) -> list[Event]:
+    """What a kernel records of calls, by default the guest's as they are now."""
+    renderer = Renderer(guest.vmm, tid=guest.vmm.tid)
+    renderer.calls[:] = guest.rendered.calls if calls is None else calls
+    return renderer.events
+
+
+def changed(guest: Guest, calls: list[Call]) -> Guest:
+    """The guest's recording with other calls in it."""
+    guest.rendered.calls[:] = calls
+    return guest
+
+
+def beside(generation: str, tid: int, seed: int, *, host: int = 0x7F00_0000_0000) -> Guest:
+    """Thirty random conversions of a VM with a device of its own."""
+    chance = random.Random(seed)
+    region = Region(size=32 * PAGE, host=host)
+    made = Guest(generation, blocks=32, vmm=Vmm(tid=tid, regions=(region,)))
+    made.plug_device(space=tid % 10)
+    for _ in range(30):
+        first = chance.randrange(32)
+        size = chance.randrange(1, 33 - first)
+        made.convert(first, size, private=chance.random() < 0.5)
+    return made
+
+
+def together(*guests: Sequence[Event]) -> list[Event]:
+    """Their recordings as one, in order of time; the guests are at their work in turn."""
+    late = [
+        (event.ts_ns + number * 37, number, place, event)
+        for number, events in enumerate(guests)
+        for place, event in enumerate(events)
+    ]
+    return [replace(event, ts_ns=ts) for ts, _, _, event in sorted(late, key=lambda e: e[:3])]
+
+
+def of_process(events: Sequence[Event], pid: int, vm_fd: int) -> list[Event]:
+    """The recording as if another process's thread had made it, with another VM file."""
+    out = []
+    for event in events:
+        changes: dict[str, Any] = {"pid": pid}
+        if event.name_.startswith("ioctl.") and getattr(event, "fd", None) == VM_FD:
+            changes["fd"] = vm_fd
+        if event.name_ == "ioctl.returned" and getattr(event, "ret", None) == VM_FD:
+            changes["ret"] = vm_fd
+        out.append(replace(event, **changes))
+    return out
 
 
 def requests(guest: Guest) -> list[tuple[Call, ...]]:

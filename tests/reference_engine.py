@@ -1017,29 +1017,41 @@ class _Machine:
         if not row["size"]:
             return  # facts B.1: size 0 is nothing
         frame = thread.frame
-        if frame is not None:
-            container = self.working_container(frame)
-        else:  # J1: an unknown frame is known by its iommu events only
-            container = self.only_container(thread.process) if thread.unknown else None
+        if frame is None:
+            if thread.unknown:  # J1: nobody knows whose pages these are
+                self.may_be_mapped(thread.process, pages_of(row["iova"], row["size"]))
+            return
+        container = self.working_container(frame)
         if container is None:
             return
-        if frame is not None:
-            frame.maps.append((row["iova"], row["size"]))
-            frame.events.add(row["seq"])
-            if frame.first_map_ns is None:
-                frame.first_map_ns, frame.first_map_seq = row["ts_ns"], row["seq"]
+        frame.maps.append((row["iova"], row["size"]))
+        frame.events.add(row["seq"])
+        if frame.first_map_ns is None:
+            frame.first_map_ns, frame.first_map_seq = row["ts_ns"], row["seq"]
         for page in pages_of(row["iova"], row["size"]):
             state = container.at(page)
-            if frame is not None and frame.operation == "MAP":
+            if frame.operation == "MAP":
                 state.covered = True
             # J3: once for each domain; a map call found nothing there, or it was refused.
             again = state.translated_known
             container.translated_twice |= again and state.count > 0
-            if frame is not None and frame.operation == "MAP":
+            if frame.operation == "MAP":
                 again = again and page in frame.mapped
                 frame.mapped.add(page)
             state.count = state.count + 1 if again else 1
             state.translated_known = True
+
+    def may_be_mapped(self, process: Process, pages: range) -> None:
+        """J1: in each container these pages can be mapped or not."""
+        for container in process.every_container():
+            for page in pages:
+                state, key = container.at(page), (container, page)
+                state.entered_known = state.translated_known = False
+                state.entry, state.count = None, 0
+                for opened in (process.candidate, process.requested, process.missing):
+                    about = opened.pop(key, None)
+                    if about is not None:
+                        self.settle(about, key)
 
     def iommu_unmap(self, thread: Thread, row: Row) -> None:
         if not row["unmapped"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import further_examples
@@ -12,6 +13,8 @@ import pytest
 from further_examples import Example
 from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
+from matrix import cases
+from matrix.judge import Case, make
 from recorded.judges import engine_violations, judged_by_engine, judged_by_reference
 from recorded.recordings import FOLDER, Recording, recordings
 from reference_engine import Violation, replay
@@ -21,7 +24,7 @@ from replay.checks import CHECKS
 from replay.checks.violations import Violations
 from replay.engine.engine import judge
 from replay.engine.stream import COLUMNS
-from tracekit.store import arrow_schema
+from tracekit.store import arrow_schema, open_trace
 
 MS = 1_000_000
 ABOUT_THE_TRACE = ("TK901", "TK902")
@@ -437,3 +440,29 @@ def test_they_agree_on_slots_and_failing_calls_at_once(
     text: str, cut: int, grace_ns: int, in_place: bool
 ) -> None:
     check(text, cut, grace_ns, in_place=in_place)
+
+
+def made(case: Case, folder: Path) -> tuple[list[dict[str, Any]], bool]:
+    """Rows of a made trace, and whether it converts in place."""
+    truth = make(case, folder / "x.parquet")
+    trace = open_trace(folder / "x.parquet")
+    return [row for batch in trace.batches() for row in batch.to_pylist()], truth.in_place
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        pytest.param(cases.broken(4)[::20] + cases.recalled(2)[3::16] + cases.lossy(30), id="some"),
+        pytest.param(
+            cases.broken(4) + cases.recalled(4) + cases.lossy(400) + cases.correct(8),
+            id="many", marks=pytest.mark.nightly,
+        ),
+    ],
+)  # fmt: skip
+def test_they_agree_on_made_traces_broken_or_with_events_lost(
+    cases: list[Case], tmp_path: Path
+) -> None:
+    for case in cases:
+        rows, in_place = made(case, tmp_path)
+        if len(rows) < 4000:
+            assert_agreement(rows, MS, in_place=in_place)

@@ -35,6 +35,7 @@ COLUMNS: tuple[str, ...] = (
     "argsz",
     "id",
     "count",
+    "until_ns",
 )
 """The columns of a trace that conformance reads; the engine reads all of them but ``count``."""
 
@@ -62,6 +63,8 @@ _CODES: dict[str, int] = {
     "process.exec": K.E_EXEC,
     "process.fork": K.E_FORK,
     "trace.lost": K.E_LOST,
+    "mmap.entered": K.E_MMAP,
+    "mmap.returned": K.E_MMAP_RET,
     "close.entered": K.E_CLOSE,
     "qemu.convert_memory": K.E_REQUEST,
     "qemu.dirty_bitmap": K.E_DIRTY,
@@ -83,6 +86,7 @@ _TAKEN = (
     (K.B_ID, "id"),
     (K.B_ARGSZ, "argsz"),
     (K.B_COUNT, "count"),
+    (K.B_UNTIL, "until_ns"),
 )
 
 
@@ -172,30 +176,38 @@ class CallStream:
         if tids is None:
             b[K.B_THREAD] = 0
             return
-        known, numbers = _numbered(tids)
+        known, numbers, first = _numbered(tids)
+        forks = np.flatnonzero(b[K.B_EV] == K.E_FORK).tolist()
+        seen = [(at, max(t, 0)) for t, at in zip(known, first, strict=True)]
+        seen += [(i, int(b[K.B_ID, i])) for i in forks]
+        processes, of, first = _numbered(tids if pids is None else pids)
+        seen += [(at, p) for p, at in zip(processes, first, strict=True) if p > 0]
+        for _, thread in sorted(seen, key=lambda s: s[0]):
+            self.thread(thread)  # in the order of the trace, however much of it this is
         b[K.B_THREAD] = np.array([self.thread(max(t, 0)) for t in known], np.int64)[numbers]
-        for i in np.flatnonzero(b[K.B_EV] == K.E_FORK):
+        for i in forks:
             b[K.B_ID, i] = self.thread(int(b[K.B_ID, i]))
         if pids is None:
             return
-        processes, of = _numbered(pids)
-        pairs, _ = _numbered(b[K.B_THREAD] * len(processes) + of)
+        pairs, _, _ = _numbered(b[K.B_THREAD] * len(processes) + of)
         for pair in pairs:
             thread, process = divmod(pair, len(processes))
             if processes[process] > 0:
                 self._frames[thread, K.F_PROC] = self.thread(processes[process])
 
 
-def _numbered(values: Any) -> tuple[list[int], Any]:
-    """The distinct values in ascending order, and for each value its place there.
+def _numbered(values: Any) -> tuple[list[int], Any, list[int]]:
+    """The distinct values in ascending order, for each value its place there, and where each comes
+    first.
 
     Few are distinct and the same comes many times in a row, so only where it changes is sorted.
     """
     new = np.ones(len(values), bool)
     np.not_equal(values[1:], values[:-1], out=new[1:])
     runs = np.flatnonzero(new)
-    distinct, of_run = np.unique(values[runs], return_inverse=True)
-    return distinct.tolist(), np.repeat(of_run, np.diff(runs, append=len(values)))
+    distinct, first, of_run = np.unique(values[runs], return_index=True, return_inverse=True)
+    of = np.repeat(of_run, np.diff(runs, append=len(values)))
+    return distinct.tolist(), of, runs[first].tolist()
 
 
 def _integers(array: pa.Array, rows: Any) -> Any:

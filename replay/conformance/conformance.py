@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
+from replay.conformance.backings import Backings
 from replay.conformance.calls import CallStream
 from replay.conformance.listeners import Listeners, ListenerTally
 from replay.conformance.machines import Machines
@@ -79,9 +81,19 @@ class Follower:
         punches = bool(events.get("fallocate.entered"))
         discards = punches or bool(events.get("madvise.entered"))
         names = list(GENERATIONS) if generation == AUTO else [generation]
+        self._chosen = names[min(1, len(names) - 1)]
+        """What no conversion of this generation explains goes to the listeners."""
         self._matchers = [
-            Matcher(name, punches=punches, discards=discards, compiled=compiled) for name in names
+            Matcher(
+                name,
+                punches=punches,
+                discards=discards,
+                compiled=compiled,
+                leaves=name == self._chosen,
+            )
+            for name in names
         ]
+        self._backings = Backings()
         self._machines = Machines(self._stream.further)
         self._listeners = Listeners(names, events)
 
@@ -100,29 +112,26 @@ class Follower:
 
     def feed(self, batch: pa.RecordBatch) -> None:
         """Follow one batch."""
-        calls = self._machines.feed(self._stream.feed(batch))
-        self._listeners.watch(calls)
+        self._take(self._stream.feed(batch))
+
+    def _take(self, calls: Any) -> None:
+        calls = self._machines.feed(self._backings.feed(calls))
         for matcher in self._matchers:
             matcher.feed(calls)
         self._pass_on()
 
     def _pass_on(self) -> None:
-        """What no conversion explains goes to the listeners of the generation that counts."""
-        chosen = self._matchers[min(1, len(self._matchers) - 1)]
         for matcher in self._matchers:
-            if matcher is chosen:
-                for calls in matcher.left:
-                    self._listeners.feed(calls)
+            for calls in matcher.left:
+                self._listeners.feed(calls)
             matcher.left.clear()
 
     def finish(self) -> Conformance:
         """The trace ends: the answer."""
-        rest = self._machines.feed(self._stream.finish())
+        self._take(self._stream.finish())
         for matcher in self._matchers:
-            matcher.feed(rest)
             matcher.finish()
         self._pass_on()
-        names = [m.generation for m in self._matchers]
         fits = tuple(Fit(m.generation, m.tally) for m in self._matchers)
         named = self._asked != AUTO
         able = [f for f in fits if f.tally.compared] if named else [f for f in fits if f.holds]
@@ -140,6 +149,6 @@ class Follower:
             ties=ties,
             fits=fits,
             deviations=deviations,
-            listeners=self._listeners.finish(chosen or names[min(1, len(names) - 1)]),
+            listeners=self._listeners.finish(chosen or self._chosen),
             tids=tuple(self._stream.tids),
         )

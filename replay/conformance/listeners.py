@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from replay.conformance.kernel import layout as K
+from replay.conformance.regions import Regions
 from replay.conformance.requests import PLUG, UNPLUG, Requests
 from replay.conformance.tallies import Departure, ListenerTally
 from replay.conformance.virtio_mem import VirtioMemFollower
@@ -46,7 +47,8 @@ class _Device:
 
 
 class Listeners:
-    """Feed it, in order, the calls that no conversion took; ``finish`` for one generation.
+    """Feed it, in the order of the trace, the calls that no conversion took, all changes of
+    attributes and what QEMU says; ``finish`` for one generation.
 
     ``events``: how many of each type were recorded; QEMU's own are compared with what was done.
     """
@@ -63,49 +65,63 @@ class Listeners:
         self._whole: dict[int, list[tuple[int, int]]] = {}
         self._entries: dict[tuple[int, int], dict[int, int]] = {}
         self._recent: dict[int, deque[tuple[int | None, int | None, int, bool]]] = {}
+        self._regions = Regions()
         self._lost = False
         self._events = events or {}
         self._requests = Requests(self._events) if Requests.are_in(self._events) else None
         self._block: int | None = None
 
-    def watch(self, calls: Any) -> None:
-        """Look at all calls, before conversions take theirs: requests, and private memory."""
-        attributes = calls[:, K.C_KIND] == K.K_ATTR
-        if self._requests is not None:
-            told = np.isin(calls[:, K.C_KIND], (K.K_REQUEST, K.K_VIRTIO_MEM, K.K_REGION))
-            for row in calls[told | attributes].tolist():
-                self._watched(row)
-        if any(d.guest_memfd for devices in self._devices.values() for d in devices):
-            for row in calls[attributes].tolist():
-                self._change_hands(row)
-
     def feed(self, calls: Any) -> None:
         """Take more calls."""
-        for row in calls.tolist():
-            kind, proc = row[K.C_KIND], row[K.C_PROC]
-            if kind == K.K_DISCARD or kind == K.K_PUNCH:
-                self._discard(row)
-            elif kind == K.K_MAP or kind == K.K_UNMAP:
-                if not row[K.C_KNOWN]:
-                    self._tally.say("unknown_arguments")
-                elif kind == K.K_MAP:
-                    self._map(row)
-                else:
-                    self._unmap(row)
-            elif kind == K.K_SLOT:
-                self._slot(row)
-            elif kind == K.K_CLOSE:
-                self._close(proc, row[K.C_SPACE])
-            elif kind == K.K_DIRTY:
-                self._dirty(row)
-            elif kind == K.K_LOST:
-                self._devices.clear()
-                self._entries.clear()
-                self._recent.clear()
-                self._whole.clear()
-                self._lost = True
-                if self._requests is not None:
-                    self._requests.lost()
+        while len(calls):
+            every = self._needs_attributes()
+            wanted = every | (calls[:, K.C_KIND] != K.K_ATTR)
+            some = np.flatnonzero(wanted).tolist()
+            done = len(calls)
+            for i, row in zip(some, calls[some].tolist(), strict=True):
+                self._take(row)
+                if not every and self._needs_attributes():
+                    done = i + 1
+                    break
+            calls = calls[done:]
+
+    def _needs_attributes(self) -> bool:
+        """Whether changes of attributes matter here: they are many."""
+        private = (d.guest_memfd for devices in self._devices.values() for d in devices)
+        return self._requests is not None or any(private)
+
+    def _take(self, row: list[int]) -> None:
+        kind, proc = row[K.C_KIND], row[K.C_PROC]
+        if kind == K.K_DISCARD or kind == K.K_PUNCH:
+            self._discard(row)
+        elif kind == K.K_MAP or kind == K.K_UNMAP:
+            if not row[K.C_KNOWN]:
+                self._tally.say("unknown_arguments")
+            elif kind == K.K_MAP:
+                self._map(row)
+            else:
+                self._unmap(row)
+        elif kind == K.K_SLOT:
+            self._slot(row)
+        elif kind == K.K_CLOSE:
+            self._close(proc, row[K.C_SPACE])
+        elif kind == K.K_DIRTY:
+            self._dirty(row)
+        elif kind == K.K_LOST:
+            self._lose()
+        elif kind in (K.K_ATTR, K.K_REQUEST, K.K_VIRTIO_MEM, K.K_REGION):
+            if self._requests is not None:
+                self._watched(row)
+            if kind == K.K_ATTR:
+                self._change_hands(row)
+
+    def _lose(self) -> None:
+        for of in (self._devices, self._slots, self._entries, self._recent, self._whole):
+            of.clear()
+        self._regions.lost()
+        self._lost = True
+        if self._requests is not None:
+            self._requests.lost()
 
     def finish(self, generation: str | None = None) -> ListenerTally:
         """The counts under one generation, by default the first that was named."""
@@ -113,6 +129,7 @@ class Listeners:
         requests = ListenerTally()
         if self._requests is not None:
             self._requests.finish(requests, self._block, conversions=name != "v4")
+        self._tally.like, self._tally.unlike = self._regions.like, self._regions.unlike
         return ListenerTally.sum((self._tally, self._managed[name], requests))
 
     # -- what there is ------------------------------------------------------------------------
@@ -121,6 +138,7 @@ class Listeners:
         if not row[K.C_KNOWN] or row[K.C_VADDR] == K.NULL:
             return
         proc, gpa, size = row[K.C_PROC], row[K.C_ADDR], row[K.C_SIZE]
+        self._regions.slot(row[K.C_SPACE], (proc, gpa, size, row[K.C_VADDR]))
         if size <= 0:
             self._slots.pop((proc, row[K.C_SPACE]), None)
             return
@@ -149,8 +167,7 @@ class Listeners:
         assert requests is not None
         kind, lo, size = row[K.C_KIND], row[K.C_ADDR], row[K.C_SIZE]
         if kind == K.K_ATTR:
-            whole = any(lo == gpa and size == length for gpa, length, _, _ in self._slots.values())
-            if row[K.C_KNOWN] and not whole:
+            if row[K.C_KNOWN]:
                 requests.did("private" if row[K.C_FLAG] else "shared", lo, size, row)
             return
         devices = [d for ds in self._devices.values() for d in ds if d.holds(lo, 1)]
@@ -205,6 +222,7 @@ class Listeners:
         lo, size = row[K.C_ADDR], row[K.C_SIZE]
         device = self._device(proc, lo, size)
         if device is None:
+            self._regions.map((proc, lo, size, row[K.C_VADDR]))
             if row[K.C_RET] >= 0:
                 self._entries.setdefault((proc, space), {})[lo] = size
                 self._tally.regions += 1

@@ -35,33 +35,43 @@ class Machines:
         """Of each process with several VMs: descriptor -> number."""
         self._slots: dict[int, dict[int, Slot]] = {}
         self._containers: dict[tuple[int, int], int] = {}
+        self._nobodys: set[tuple[int, int]] = set()
+        """Containers whose maps lie in no slot."""
         self._last: dict[int, int] = {}
 
     def feed(self, calls: Any) -> Any:
         """The calls, with the VM's number for their process."""
         kinds = calls[:, K.C_KIND]
-        of_vm = (kinds == K.K_ATTR) | (kinds == K.K_SLOT) | (kinds == K.K_CREATE_VM)
-        if not self._vms and not of_vm.any():
+        of_vm = np.flatnonzero((kinds == K.K_ATTR) | (kinds == K.K_SLOT) | (kinds == K.K_CREATE_VM))
+        if not self._vms and not len(of_vm):
             return calls
         processes, fds = calls[of_vm, K.C_PROC], _descriptors(calls[of_vm])
         self._grow(int(processes.max(initial=0)) + 1)
         if not self._vms and np.array_equal(self._only[processes], fds):
+            self._remember(calls)
             return calls
-        for process, fd in zip(processes.tolist(), fds.tolist(), strict=True):
+        since: dict[int, int] = {}
+        """From which call on a process has several."""
+        for i, process, fd in zip(of_vm.tolist(), processes.tolist(), fds.tolist(), strict=True):
             if self._only[process] == NOT_SEEN:
                 self._only[process] = fd
-            elif self._only[process] != fd and process not in self._vms:
-                self._vms[process] = {int(self._only[process]): process}
-        self._remember(calls)
-        if not self._vms:
-            return calls
+            elif self._only[process] != fd and process not in self._vms and process not in since:
+                since[process] = i
+        first = 0 if self._vms else min(since.values(), default=len(calls))
+        self._remember(calls[:first])
+        for process in since:
+            self._vms[process] = {int(self._only[process]): process}
         out: list[list[int]] = []
-        for row in calls.tolist():
-            if row[K.C_PROC] in self._vms:
+        for i, row in enumerate(calls[first:].tolist(), first):
+            process = row[K.C_PROC]
+            if process in self._vms and i >= since.get(process, 0):
                 self._tell(row, out)
-            else:
-                out.append(row)
-        return np.array(out, np.int64).reshape(-1, K.C_COLS)
+                continue
+            if row[K.C_KIND] == K.K_SLOT:
+                self._slot(process, row)
+            out.append(row)
+        rows = np.array(out, np.int64).reshape(-1, K.C_COLS)
+        return np.concatenate([calls[:first], rows]) if first else rows
 
     def _grow(self, most: int) -> None:
         if most > len(self._only):
@@ -72,8 +82,7 @@ class Machines:
     def _remember(self, calls: Any) -> None:
         """Slots of the first VM, before a second one is seen."""
         for row in calls[calls[:, K.C_KIND] == K.K_SLOT].tolist():
-            if row[K.C_PROC] not in self._vms:
-                self._slot(row[K.C_PROC], row)
+            self._slot(row[K.C_PROC], row)
 
     def _slot(self, vm: int, row: list[int]) -> None:
         slots = self._slots.setdefault(vm, {})
@@ -107,14 +116,18 @@ class Machines:
     def _container(self, process: int, row: list[int], otherwise: int) -> int:
         key = (process, row[K.C_SPACE])
         known = self._containers.get(key)
-        if known is not None or row[K.C_KIND] != K.K_MAP or row[K.C_VADDR] == K.NULL:
-            return otherwise if known is None else known
+        if known is not None:
+            return known
+        if row[K.C_KIND] == K.K_UNMAP:  # mapped when there was one VM, or nobody's
+            return otherwise if key in self._nobodys else process
         for vm in self._vms[process].values():
             for gpa, size, vaddr in self._slots.get(vm, {}).values():
                 inside = gpa <= row[K.C_ADDR] < gpa + size
                 if inside and row[K.C_VADDR] - row[K.C_ADDR] == vaddr - gpa:
                     self._containers[key] = vm
+                    self._nobodys.discard(key)
                     return vm
+        self._nobodys.add(key)
         return otherwise
 
 

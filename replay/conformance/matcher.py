@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from replay.conformance.calls import load_kernel
 from replay.conformance.kernel import layout as K
+from replay.conformance.order import PERIOD, InOrder
 
 __all__ = ("GENERATIONS", "Call", "Deviation", "Matcher", "Tally")
 
@@ -74,6 +75,8 @@ class Deviation:
     """The containers that hear of conversions, oldest first."""
     before: tuple[tuple[int, int, int], ...] = ()
     """(from, to, state) of the memory before it, as far as it was remembered."""
+    huge: bool = False
+    """The shared side is of huge pages."""
 
 
 @dataclass
@@ -113,12 +116,24 @@ class Matcher:
     """Feed it calls in order, then :meth:`finish`; ``deviations`` and ``tally`` are the answer.
 
     ``punches``, ``discards``: whether discards of the private and the shared side were recorded.
+    ``leaves``: ``left`` is to hold, in order, the calls that listeners look at.
     """
 
-    def __init__(self, generation: str, *, punches: bool, discards: bool, compiled: bool) -> None:
+    def __init__(
+        self,
+        generation: str,
+        *,
+        punches: bool,
+        discards: bool,
+        compiled: bool,
+        leaves: bool = False,
+    ) -> None:
         kernel = load_kernel("follow", compiled=compiled)
         self.generation = generation
         self.left: list[Any] = []
+        self._order = InOrder() if leaves else None
+        self._reached = 0
+        self._places = np.zeros(0, np.int64)
         self._kernel = kernel
         self._number = GENERATIONS[generation]
         self._discards = np.array([punches, discards], np.int64)
@@ -126,23 +141,38 @@ class Matcher:
         self._threads = np.zeros((0, kernel.T_COLS), np.int64)
         self._table = _table(1 << 6)
         self._data = np.zeros((4, K.CHUNK), np.uint8)
-        self._counts = np.zeros(2, np.int64)
+        self._counts = np.zeros(3, np.int64)
         self._totals = np.zeros(K.N_COLS, np.int64)
         self._walk = np.zeros(kernel.S_SIZE, np.int64)
         self._pending = np.zeros((0, K.C_COLS), np.int64)
         self._used = np.zeros(0, np.int8)
         self._follower = np.zeros(0, np.int64)
         self._told: list[_Told] = []
+        self._based: set[int] = set()
+        self._out = np.zeros((TOLD_AT_MOST, K.D_COLS), np.int64)
+        self._rows = np.zeros(SHOWN_CALLS * TOLD_AT_MOST, np.int64)
+        self._snap = np.zeros((16 * TOLD_AT_MOST, 4), np.int64)
 
     @property
     def deviations(self) -> list[Deviation]:
         """What did not conform, in order; of many the first."""
-        return [_deviation(told) for told in self._told]
+        out = []
+        for told in self._told:
+            if int(told.row[K.D_WHAT]) != K.W_KEPT:
+                out.append(_deviation(told))
+            elif int(told.row[K.D_REASON]) in self._based:
+                out.append(replace(_deviation(told), what=K.W_DIVERGES))
+        return out
 
-    def feed(self, calls: Any, *, last: bool = False) -> None:
-        """Take more calls; ``last``: no more will come."""
-        if not len(calls) and not last:
-            return
+    def feed(self, calls: Any) -> None:
+        """Take more calls."""
+        at = 0
+        while at < len(calls):
+            end = at + min(len(calls) - at, PERIOD - self._reached % PERIOD)
+            self._take(calls[at:end])
+            at = end
+
+    def _take(self, calls: Any, *, last: bool = False) -> None:
         first = len(self._pending)
         every = np.concatenate([self._pending, calls]) if first else calls
         n = len(every)
@@ -151,27 +181,32 @@ class Matcher:
         follower = np.full(n, -1, np.int64)
         follower[:first] = self._follower
         self._grow(calls)
-        out = np.zeros((TOLD_AT_MOST, K.D_COLS), np.int64)
-        rows = np.zeros(SHOWN_CALLS * TOLD_AT_MOST, np.int64)
-        snap = np.zeros((16 * TOLD_AT_MOST, 4), np.int64)
         told = np.zeros(3, np.int64)
         group = np.zeros(n + 1, np.int64)
         self._kernel.match(
             every, first, self._number, self._discards, self._processes, self._threads, follower,
-            self._table, self._data, self._counts, self._totals, group, self._walk, out, told,
-            rows, snap, used, int(last),
+            self._table, self._data, self._counts, self._totals, group, self._walk, self._out, told,
+            self._rows, self._snap, used, int(last),
         )  # fmt: skip
-        base = len(self._told)
-        for row in out[: min(int(told[0]), KEPT_DEVIATIONS - base)]:
-            self._told.append(self._tell(row, every, rows))
-        for number, lo, hi, value in snap[: told[2]].tolist():
-            if base + number < len(self._told):
-                self._told[base + number].before.append((lo << 12, hi << 12, value))
-        self._keep(every, used, follower)
+        kept: dict[int, _Told] = {}
+        for number, row in enumerate(self._out[: told[0]]):
+            if row[K.D_WHAT] == K.W_BASE:
+                self._based.add(int(row[K.D_REASON]))
+            elif len(self._told) < KEPT_DEVIATIONS:
+                kept[number] = self._tell(row, every, self._rows)
+                self._told.append(kept[number])
+        for number, lo, hi, value in self._snap[: told[2]].tolist():
+            if number in kept:
+                kept[number].before.append((lo << 12, hi << 12, value))
+        places = np.concatenate([self._places, np.arange(len(calls)) + self._reached])
+        self._reached += len(calls)
+        if self._reached % PERIOD == 0:
+            self._let_go(follower, places)
+        self._keep(every, used, follower, places)
 
     def finish(self) -> None:
         """The trace ends."""
-        self.feed(np.zeros((0, K.C_COLS), np.int64), last=True)
+        self._take(np.zeros((0, K.C_COLS), np.int64), last=True)
 
     @property
     def tally(self) -> Tally:
@@ -221,7 +256,7 @@ class Matcher:
             for row in old[old[:, K.H_KEY] != -1]:
                 self._table[kernel._slot(self._table, int(row[K.H_KEY]))] = row
 
-    def _keep(self, calls: Any, used: Any, follower: Any) -> None:
+    def _keep(self, calls: Any, used: Any, follower: Any, places: Any) -> None:
         """What is pending stays, renumbered; of the rest the unexplained DMA calls are left."""
         kernel, threads = self._kernel, self._threads
         pending: list[int] = []
@@ -232,17 +267,33 @@ class Matcher:
                 row = int(follower[row])
         keep = np.array(sorted(pending), np.int64)
         place = {int(row): i for i, row in enumerate(keep)}
-        gone = np.ones(len(calls), bool)
-        gone[keep] = False
-        free = calls[gone & (used == 0)]
-        free = free[_IS_LEFT[free[:, K.C_KIND]]]
-        if len(free):
-            self.left.append(free)
-        self._pending, self._used = calls[keep], used[keep]
+        if self._order is not None:
+            gone = np.ones(len(calls), bool)
+            gone[keep] = False
+            kinds = calls[:, K.C_KIND]
+            gone &= (_IS_LEFT[kinds] & (used == 0)) | (_IS_SEEN[kinds] & (used != 3))
+            self._order.add(calls[gone], places[gone])
+            free = self._order.ready(places[keep], self._reached)
+            if len(free):
+                self.left.append(free)
+        self._pending, self._used, self._places = calls[keep], used[keep], places[keep]
         self._follower = np.array([place.get(int(f), -1) for f in follower[keep]], np.int64)
         for column in (kernel.T_HEAD, kernel.T_TAIL, kernel.T_ATTR):
             old = threads[:, column]
             threads[:, column] = [place.get(int(row), -1) for row in old]
+
+    def _let_go(self, follower: Any, places: Any) -> None:
+        """Threads forget the old calls that no attribute change followed: none will be theirs."""
+        kernel, threads = self._kernel, self._threads
+        waiting = (threads[:, kernel.T_HEAD] >= 0) & (threads[:, kernel.T_ATTR] < 0)
+        for thread in np.flatnonzero(waiting).tolist():
+            row = int(threads[thread, kernel.T_HEAD])
+            while row >= 0 and places[row] < self._reached - PERIOD:
+                row = int(follower[row])
+                threads[thread, kernel.T_COUNT] -= 1
+            threads[thread, kernel.T_HEAD] = row
+            if row < 0:
+                threads[thread, kernel.T_TAIL] = -1
 
     def _spaces(self, process: int) -> tuple[int, ...]:
         row = self._processes[process]
@@ -294,6 +345,7 @@ def _deviation(told: _Told) -> Deviation:
         calls=tuple(call_of(call) for call in told.calls),
         spaces=told.spaces,
         before=tuple(told.before),
+        huge=bool(row[K.D_HUGE]),
     )
 
 
@@ -301,7 +353,10 @@ _LEFT = (
     K.K_MAP, K.K_UNMAP, K.K_DISCARD, K.K_PUNCH, K.K_CONTAINER, K.K_CLOSE, K.K_SLOT, K.K_LOST,
     K.K_EXIT, K.K_DIRTY,
 )  # fmt: skip
-_IS_LEFT = np.isin(np.arange(K.K_REGION + 1), _LEFT)
+_IS_LEFT = np.isin(np.arange(K.K_MMAP + 1), _LEFT)
+_SEEN = (K.K_ATTR, K.K_REQUEST, K.K_VIRTIO_MEM, K.K_REGION)
+"""What listeners look at, whether a conversion took it or not."""
+_IS_SEEN = np.isin(np.arange(K.K_MMAP + 1), _SEEN)
 
 
 def call_of(row: Any) -> Call:

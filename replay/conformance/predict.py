@@ -19,6 +19,7 @@ from replay.models.ram_block import Discard, DiscardSide
 __all__ = ("predicted", "same_until")
 
 PAGE = 4096
+HUGE_PAGE = 2 << 20
 PACKAGES: dict[str, Any] = {"v4": v4, "merged": merged, "11.1": sources}
 MOST_PAGES = 1 << 18
 
@@ -113,6 +114,8 @@ def predicted(generation: str, d: Deviation) -> list[Call]:
     section = region.section(address=d.gpa)
     kvm = _Kvm(observed)
     assert region.ram_block is not None
+    if d.huge:
+        region.ram_block.page_size = HUGE_PAGE
 
     def discarded(discard: Discard) -> None:
         kind = "punch" if discard.side is DiscardSide.GUEST_MEMFD else "discard"

@@ -54,6 +54,9 @@ class ListenerTally:
     regions: int = 0
     requests: int = 0
     """Of QEMU's own trace that were compared with calls."""
+    like: int = 0
+    """Maps of regions that are memory slots, and those that are not."""
+    unlike: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     departures: list[Departure] = field(default_factory=list)
     departed: int = 0
@@ -82,7 +85,7 @@ class ListenerTally:
         for tally in tallies:
             for name in (
                 "explained", "plugs", "unplugs", "resets", "replays", "regions", "requests",
-                "departed",
+                "departed", "like", "unlike",
             ):  # fmt: skip
                 setattr(out, name, getattr(out, name) + getattr(tally, name))
             for reason, count in tally.reasons.items():

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from replay.checks.violations import Identity, Violation, Violations, size_text
 from replay.conformance.conformance import AUTO, AUTO_FROM, AUTO_SHARE, Conformance
 from replay.conformance.kernel import layout as K
-from replay.conformance.listeners import Departure
+from replay.conformance.listeners import Departure, ListenerTally
 from replay.conformance.matcher import Call, Deviation
 from replay.conformance.predict import predicted
 from tracekit.findings import Confidence, EvidenceRow, Finding, Judged, Severity, VmRef
@@ -309,14 +309,23 @@ def judged(c: Conformance) -> Judged:
     managed = listeners.plugs + listeners.unplugs + listeners.resets + listeners.requests
     calls = listeners.explained + listeners.departed
     if c.generation is None and not managed:
-        if calls and not tally.compared:
-            reasons["no_generation"] = reasons.get("no_generation", 0) + calls
-        calls = 0
+        unlike = calls
+        if _maps_slots(listeners) and not tally.compared:
+            unlike = listeners.unlike
+        if unlike and not tally.compared:
+            reasons["no_generation"] = reasons.get("no_generation", 0) + unlike
+        calls -= unlike
     if c.generation is not None:
         calls += tally.replayed
     return Judged(
         decided=compared + calls, undecided=sum(reasons.values()), reasons=reasons
     )  # fmt: skip
+
+
+def _maps_slots(listeners: ListenerTally) -> bool:
+    """Whether regions are mapped as every generation does it."""
+    like, every = listeners.like, listeners.like + listeners.unlike
+    return like >= AUTO_FROM and like >= AUTO_SHARE * every
 
 
 def fit_text(c: Conformance) -> str:

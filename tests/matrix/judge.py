@@ -15,7 +15,7 @@ from tracekit.synth.generate import generate
 from tracekit.synth.truth import Truth, Violation
 
 __all__ = ("KNOWN", "KNOWN_UNDER_LOSS", "NOT_COMPARED", "SMALL", "Case", "Score", "is_same",
-           "judged", "score")  # fmt: skip
+           "judged", "make", "score")  # fmt: skip
 
 SMALL: dict[str, dict[str, str]] = {
     "dma-ring": {"ring": "512KiB", "buffer": "32KiB"},
@@ -34,22 +34,11 @@ SMALL: dict[str, dict[str, str]] = {
     "balloon": {"memory": "1MiB", "rounds": "3"},
 }
 """Parameters that make the smallest traces in which everything of the scenario happens."""
-NOT_COMPARED = {
-    "hugetlb": (
-        "TK201",
-        "it expects a discard where the shared side is of huge pages, which QEMU keeps",
-    ),
-    "memory-hotplug": (
-        "TK201",
-        "it hears of virtio-mem's discards before the unmaps between them",
-    ),
-}
+NOT_COMPARED: dict[str, tuple[str, str]] = {}
 """By workload: a code that is wrong there, and why."""
 KNOWN: dict[tuple[str, str], tuple[str, str]] = {}
 """By fault and workload: a code whose false alarms there have a known cause, and that."""
-KNOWN_UNDER_LOSS = {
-    "TK201": "slots and containers whose own calls were lost are taken for such that do not exist",
-}
+KNOWN_UNDER_LOSS: dict[str, str] = {}
 """By code: why it is wrong about correct traces that lost events."""
 
 
@@ -93,15 +82,21 @@ class Score:
     undecided: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
-def judged(case: Case, folder: Path) -> tuple[Truth, ReplayResult]:
-    """The truth about a case, and what the replay says of it."""
-    out = folder / "x.parquet"
+def make(case: Case, out: Path) -> Truth:
+    """Write a case's trace, and the truth beside it."""
     truth = generate(
         case.workload, out, seed=case.seed, events=case.events, generation=case.generation,
         backend=case.backend, fault=case.fault, parameters=SMALL.get(case.workload),
         defects=Defects(seed=case.seed, lose=case.lose) if case.lose else None,
     )  # fmt: skip
     assert isinstance(truth, Truth)
+    return truth
+
+
+def judged(case: Case, folder: Path) -> tuple[Truth, ReplayResult]:
+    """The truth about a case, and what the replay says of it."""
+    out = folder / "x.parquet"
+    truth = make(case, out)
     result = run(
         open_trace(out), generation=case.generation, in_place=truth.in_place, compiled=False
     )

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
-from matrix.judge import SMALL, Case, is_same, judged
+from matrix.judge import Case, is_same, judged, make
 
 from tracekit.findings import ReplayResult, Severity
 from tracekit.store import open_trace
-from tracekit.synth.generate import generate
-from tracekit.synth.truth import Truth, Violation
+from tracekit.synth.truth import Violation
 
 __all__ = ("Recall", "errors_of", "recall")
 
@@ -69,11 +68,7 @@ def _losses(path: Path) -> list[tuple[int, int]]:
 
 def _whole(case: Case, path: Path) -> pl.DataFrame:
     """The same trace without loss."""
-    truth = generate(
-        case.workload, path, seed=case.seed, events=case.events, generation=case.generation,
-        backend=case.backend, fault=case.fault, parameters=SMALL.get(case.workload),
-    )  # fmt: skip
-    assert isinstance(truth, Truth)
+    make(replace(case, lose=0.0), path)
     columns = ["ts_ns", "event", "tid", "cmd", "gpa", "size", "flags"]
     return pl.read_parquet(path, columns=columns).with_columns(pl.col("event").cast(pl.Utf8))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ._jit import jit
-from .expect import reset
+from .backing import is_discarded, made_of
+from .expect import differ, reset
 from .layout import *
 from .pages import assign, find, value_at
 from .spans import end_page, first_page, plus
@@ -16,6 +17,8 @@ __all__ = ("conclude", "is_owed", "report", "report_call")
 
 MOST_SHOWN_PAGES = 1 << 18
 """Pages of a conversion whose states are remembered when it diverges: 1 GiB."""
+MOST_KEPT = 64
+"""Conversions of one memory that are remembered because they may lack a discard."""
 
 
 @jit
@@ -32,6 +35,8 @@ def report(k: Any, what: int, proc: int, th: int, start: int, size: int, private
     out[n, D_EXPECTED_ADDR], out[n, D_EXPECTED_SIZE] = s[S_EXPECTED_ADDR], s[S_EXPECTED_SIZE]
     out[n, D_GOT] = k.w.group[s[S_AT]] if s[S_AT] < s[S_N] else -1
     out[n, D_REASON] = s[S_REASON]
+    at = made_of(k.p, proc, start, plus(start, size))
+    out[n, D_HUGE] = 1 if k.p[proc, at + A_PAGES] == HUGE_PAGES else 0
     count = min(s[S_N], rows.shape[0] - first)
     out[n, D_FIRST], out[n, D_COUNT] = first, count
     for i in range(count):
@@ -75,6 +80,22 @@ def _remember(k: Any, proc: int, start: int, size: int) -> None:
 
 
 @jit
+def _may_diverge(k: Any, proc: int, th: int, start: int, size: int) -> None:
+    """The shared side was kept; whether that is right will be known when another is discarded."""
+    at = made_of(k.p, proc, start, plus(start, size))
+    if k.p[proc, at + A_NUMBER] == 0:
+        k.counts[2] += 1
+        k.p[proc, at + A_NUMBER] = k.counts[2]
+    k.p[proc, at + A_KEPT] += 1
+    if k.p[proc, at + A_KEPT] <= MOST_KEPT:
+        differ(k.w, K_DISCARD, start, size, -1)
+        k.w.s[S_REASON] = k.p[proc, at + A_NUMBER]
+        report(k, W_KEPT, proc, th, start, size, 1)
+        _remember(k, proc, start, size)
+        k.w.s[S_STATUS] = GOING
+
+
+@jit
 def conclude(k: Any, proc: int, th: int, private: int, start: int, size: int) -> None:
     """Count a conversion, tell what is to tell of it, and bring the state up to what was seen."""
     s, calls, group = k.w.s, k.w.calls, k.w.group
@@ -82,7 +103,9 @@ def conclude(k: Any, proc: int, th: int, private: int, start: int, size: int) ->
     value = PRIVATE if private else SHARED
     if s[S_STATUS] == GOING or s[S_STATUS] == FAILED:
         k.totals[N_CONFORM] += 1
-        if s[S_TELLING]:
+        if s[S_HAZARDS] >> W_KEPT & 1:
+            _may_diverge(k, proc, th, start, size)
+        elif s[S_TELLING]:
             k.totals[N_TELLING] += 1
         if s[S_HAZARDS] >> W_SHIFTED & 1:
             lo, hi = s[S_APPLIED] // PAGE, plus(s[S_APPLIED], size) // PAGE
@@ -107,6 +130,8 @@ def conclude(k: Any, proc: int, th: int, private: int, start: int, size: int) ->
     for i in range(s[S_N]):
         row = group[i]
         k.used[row] = 1
+        if private and calls[row, C_KIND] == K_DISCARD and calls[row, C_SIZE] == size:
+            is_discarded(k, proc, start, size)
         if calls[row, C_KIND] == K_ATTR and calls[row, C_RET] >= 0 and calls[row, C_KNOWN]:
             now = PRIVATE if calls[row, C_FLAG] else SHARED
             first = first_page(calls, row)

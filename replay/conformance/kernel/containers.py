@@ -19,6 +19,7 @@ __all__ = (
     "is_foreign",
     "note_foreign",
     "place_of",
+    "tell_container",
 )
 
 
@@ -46,6 +47,30 @@ def add_container(p: Any, proc: int, space: int) -> bool:
 
 
 @jit
+def tell_container(p: Any, t: Any, proc: int, th: int, space: int, newest_first: bool) -> None:
+    """The thread's conversion tells a container; one that is not known yet has its place beside
+    the one told before it, for it is that one's neighbour in age."""
+    before = place_of(p, proc, t[th, T_SPACE] - 1)
+    t[th, T_SPACE] = plus(space, 1)
+    if place_of(p, proc, space) >= 0:
+        return
+    t[th, T_NEW_CONTAINER] = 1
+    if not add_container(p, proc, space) or place_of(p, proc, space) < 0:
+        return
+    at = p[proc, P_NC] - 1
+    to = (at if before < 0 else before) if newest_first else before + 1
+    while at > to:
+        p[proc, P_CONTAINERS + at] = p[proc, P_CONTAINERS + at - 1]
+        for c in range(R_COLS):
+            r = P_REPLAY + R_COLS * at + c
+            p[proc, r] = p[proc, r - R_COLS]
+        at -= 1
+    p[proc, P_CONTAINERS + at] = space
+    for c in range(R_COLS):
+        p[proc, P_REPLAY + R_COLS * at + c] = 0
+
+
+@jit
 def drop_container(p: Any, proc: int, fd: int) -> None:
     """A descriptor was closed, and its containers with it."""
     kept = 0
@@ -58,6 +83,10 @@ def drop_container(p: Any, proc: int, fd: int) -> None:
                 p[proc, at + R_COLS * kept] = p[proc, at + R_COLS * i]
             kept += 1
     p[proc, P_NC] = kept
+    for i in range(MOST_DOUBTS):
+        at = P_DOUBT + 3 * i
+        if p[proc, at] and p[proc, at] - 1 & 0xFFFFF == fd:
+            p[proc, at] = 0
     for i in range(MOST_FOREIGN):
         at = P_FOREIGN + 3 * i
         if p[proc, at] and p[proc, at] - 1 & 0xFFFFF == fd:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ._jit import entry, jit, spliced
 from .conclude import is_owed, report_call
-from .containers import add_container, drop_container, is_foreign
+from .containers import add_container, drop_container, is_foreign, tell_container
 from .layout import *
 from .memory import set_slot
 from .merged import finish_merged
@@ -28,7 +28,7 @@ from .registration import (
     tell_dirty,
     unregister_runs,
 )
-from .spans import end_of, end_page, first_page, minus
+from .spans import covers, end_of, end_page, first_page, minus
 from .state import *
 from .v4 import finish_v4
 
@@ -52,22 +52,24 @@ def _finish(k: Any, th: int, opened: int, reason: int) -> None:
 
 @spliced
 def _lose(k: Any) -> None:
-    """Events were lost: nothing is known of any page."""
+    """Events were lost: nothing is known of any page or container, nor whether slots are all there
+    are; those that were seen survive, as in docs/judging.md, section 5."""
     for th in range(k.t.shape[0]):
         _finish(k, th, 0, Y_LOSS)
         drop(k.t, th)
-        k.t[th, T_SLOT], k.t[th, T_ASKED] = 0, 0
+        k.t[th, T_SLOT], k.t[th, T_ASKED], k.t[th, T_NEW_CONTAINER] = 0, 0, 0
     forget(k.table, k.data, -1)
     for proc in range(k.p.shape[0]):
-        for i in range(k.p[proc, P_NC]):
-            k.p[proc, P_REPLAY + R_COLS * i + R_STATE] = R_DONE
+        k.p[proc, P_VM], k.p[proc, P_NC], k.p[proc, P_SLOTS_KNOWN] = 0, 0, 0
+        k.p[proc, P_DOUBT:P_SLOTS] = 0
+        k.p[proc, P_OWED:P_ANYWHERE] = 0
 
 
 @spliced
 def _new_slot(k: Any, proc: int, row: int) -> None:
     """The attribute of a whole slot that was just made: its unknown pages are private."""
     k.totals[N_SLOTS] += 1
-    k.used[row] = 1
+    k.used[row] = 3
     lo, hi = first_page(k.w.calls, row), end_page(k.w.calls, row)
     if k.w.calls[row, C_RET] >= 0 and lo >= 0 and hi > lo:
         if classify(k.table, k.data, proc, lo, hi) >> SHARED:
@@ -95,10 +97,19 @@ def _change_begins(k: Any, proc: int, th: int, row: int) -> None:
             _finish(k, other, 0, Y_CONCURRENT)
     if k.gen != V4 and t[th, T_HEAD] >= 0:
         _finish(k, th, 0, -1)
+    t[th, T_LO], t[th, T_HI] = calls[row, C_ADDR], end_of(calls, row)
+    t[th, T_PRIVATE] = calls[row, C_FLAG]
     if t[th, T_ATTR] < 0:
         if are_open(k.p, proc):
             check_registrations(k, proc, row)
         t[th, T_ATTR] = row
+        t[th, T_SPACE] = 0
+        before = t[th, T_HEAD] if k.gen == V4 else -1
+        while before >= 0:  # unmapped before the attribute changes
+            if calls[before, C_KIND] == K_UNMAP and calls[before, C_KNOWN]:
+                if covers(calls, row, before):
+                    tell_container(k.p, t, proc, th, calls[before, C_SPACE], True)
+            before = k.follower[before]
 
 
 @spliced
@@ -107,7 +118,14 @@ def _dma_call(k: Any, proc: int, th: int, row: int) -> bool:
     calls, p, t = k.w.calls, k.p, k.t
     kind = calls[row, C_KIND]
     outside = t[th, T_ATTR] < 0
-    if outside:
+    wanted = K_UNMAP if t[th, T_PRIVATE] else K_MAP
+    inside = calls[row, C_ADDR] >= t[th, T_LO] and end_of(calls, row) <= t[th, T_HI]
+    if not outside and kind == wanted and inside:
+        newest_first = kind == K_UNMAP or k.gen != V4
+        tell_container(p, t, proc, th, calls[row, C_SPACE], newest_first)
+    elif p[proc, P_VM] == 0:
+        pass  # it says nothing of how old the container is beside others
+    elif outside:
         begin_container(k, proc, calls[row, C_SPACE])
     elif add_container(p, proc, calls[row, C_SPACE]):
         t[th, T_NEW_CONTAINER] = 1
@@ -181,7 +199,8 @@ def match(
                 set_slot(k, proc, i)
                 t[th, T_SLOT] = 1
         elif kind == K_CREATE_VM:
-            p[proc, P_VM], p[proc, P_SLOTS_KNOWN] = 1, 1
+            p[proc, P_VM], p[proc, P_SLOTS_KNOWN], p[proc, P_NSLOTS] = 1, 1, 0
+            p[proc, P_ANYWHERE:] = 0
         elif kind == K_CONTAINER:
             if calls[i, C_RET] >= 0:
                 begin_container(k, proc, calls[i, C_SPACE])

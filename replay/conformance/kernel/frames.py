@@ -1,7 +1,8 @@
 """Events -> calls: entry and return of each ioctl and system call paired, a thread at a time.
 
-As docs/judging.md, sections 1 and 2, for the calls that a conversion is made of.  Neighbouring
-4 KiB maps become one row, so what follows works on ranges.
+As docs/judging.md, sections 1, 2 and 5, for the calls that a conversion is made of.  Neighbouring
+4 KiB maps become one row, so what follows works on ranges; another thread's call ends the row, so
+rows are in the order in which the calls ended.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from .spans import plus
 __all__ = ("extract", "flush_runs")
 
 FIRST_RUN = F_COLS - C_COLS
+MAP_FIXED = 0x10
 
 
 @jit
-def _flush(frames: Any, th: int, out: Any, n: int) -> int:
-    """Write the thread's run of maps down."""
-    if frames[th, F_RUN] == 0:
+def _flush(frames: Any, out: Any, n: int) -> int:
+    """Write the run of maps down, if there is one."""
+    th = frames[0, F_RUNNING] - 1
+    if th < 0 or th >= frames.shape[0]:
         return n
     for c in range(C_COLS):
         out[n, c] = frames[th, FIRST_RUN + c]
-    frames[th, F_RUN] = 0
+    frames[0, F_RUNNING] = 0
     return n + 1
 
 
@@ -33,10 +36,10 @@ def _emit(
     frames: Any, th: int, kind: int, space: int, addr: int, size: int, vaddr: int, flag: int,
     ret: int, ts0: int, ts1: int, seq0: int, seq1: int, known: int, out: Any, n: int,
 ) -> int:  # fmt: skip
-    """A call; maps of 4 KiB that go on are one row, written when the run is over."""
+    """A call; maps of 4 KiB that go on are one row, written before whatever comes next."""
     single = kind == K_MAP and ret == 0 and size == PAGE and known == 1
     run = FIRST_RUN
-    if single and frames[th, F_RUN] == 1:
+    if single and frames[0, F_RUNNING] == th + 1:
         same = frames[th, run + C_SPACE] == space
         same = same and plus(frames[th, run + C_ADDR], frames[th, run + C_SIZE]) == addr
         last = frames[th, run + C_VADDR]
@@ -50,10 +53,10 @@ def _emit(
             frames[th, run + C_TS1] = ts1
             frames[th, run + C_SEQ1] = seq1
             return n
-    n = _flush(frames, th, out, n)
+    n = _flush(frames, out, n)
     frames[th, F_RAN] = 1 if kind == K_RUN else 0
     if single:
-        frames[th, F_RUN] = 1
+        frames[0, F_RUNNING] = th + 1
         frames[th, run + C_KIND] = kind
         frames[th, run + C_THREAD] = th
         frames[th, run + C_PROC] = frames[th, F_PROC]
@@ -141,6 +144,13 @@ def _close(frames: Any, th: int, ret: int, ts: int, seq: int, out: Any, n: int) 
             return n
         return _emit(
             frames, th, K_DISCARD, -1, NULL, size, vaddr, 2, ret, ts0, ts, seq0, seq, 1, out, n
+        )  # fmt: skip
+    if opened == O_MMAP:
+        at = ret if ret > 0 else vaddr  # what is put at a place of its own comes to lie there
+        if ret < 0 or (ret == 0 and flags & MAP_FIXED == 0):
+            return n
+        return _write(
+            frames, th, K_MMAP, -1, at, size, NULL, flags, ret, ts0, ts, seq0, seq, 1, out, n
         )  # fmt: skip
     if rank == 1 and cmd >> 8 == 0x3B and not _believed(cmd, frames[th, F_ARGSZ]):
         rank = 0
@@ -265,9 +275,9 @@ def extract(b: Any, entered: int, frames: Any, out: Any) -> int:
     n = 0
     for i in range(b.shape[1]):
         ev = b[B_EV, i]
-        if ev == 0:
-            continue
         th, ts, seq = b[B_THREAD, i], b[B_TS, i], b[B_SEQ, i]
+        if ev == 0 or (ts < frames[0, F_LOST_UNTIL] and ev != E_LOST):
+            continue
         opened = frames[th, F_OPEN]
         if ev == E_IOCTL:
             if (
@@ -307,14 +317,18 @@ def extract(b: Any, entered: int, frames: Any, out: Any) -> int:
         elif ev == E_CALLEE_RET:
             if opened != 0:
                 frames[th, F_CALLEE], frames[th, F_CALLEE_TS] = b[B_RET, i], ts
-        elif ev == E_FALLOCATE or ev == E_MADVISE:
+        elif ev == E_FALLOCATE or ev == E_MADVISE or ev == E_MMAP:
             n = _close(frames, th, _left(frames, th), ts, seq, out, n)
-            _open(frames, th, O_FALLOCATE if ev == E_FALLOCATE else O_MADVISE, b, i)
+            what = O_MADVISE if ev == E_MADVISE else O_MMAP
+            _open(frames, th, O_FALLOCATE if ev == E_FALLOCATE else what, b, i)
             frames[th, F_ADDR] = b[B_OFFSET, i]
             frames[th, F_SIZE], frames[th, F_VADDR] = b[B_SIZE, i], b[B_VADDR, i]
             frames[th, F_FLAGS] = b[B_FLAGS, i]
         elif ev == E_SYSCALL_RET:
             if opened == O_FALLOCATE or opened == O_MADVISE:
+                n = _close(frames, th, b[B_RET, i], ts, seq, out, n)
+        elif ev == E_MMAP_RET:
+            if opened == O_MMAP:
                 n = _close(frames, th, b[B_RET, i], ts, seq, out, n)
         elif ev == E_GMEM_FALLOCATE:
             if opened == O_FALLOCATE:
@@ -340,9 +354,9 @@ def extract(b: Any, entered: int, frames: Any, out: Any) -> int:
                 frames[child, F_PROC] = frames[th, F_PROC]
         elif ev == E_LOST:
             for other in range(frames.shape[0]):
-                n = _flush(frames, other, out, n)
                 frames[other, F_OPEN] = 0
                 frames[other, F_RAN] = 0
+            frames[0, F_LOST_UNTIL] = max(frames[0, F_LOST_UNTIL], b[B_UNTIL, i])
             n = _emit(frames, 0, K_LOST, -1, 0, 0, NULL, 0, 0, ts, ts, seq, seq, 1, out, n)
     return n
 
@@ -357,5 +371,4 @@ def flush_runs(frames: Any, out: Any) -> int:
                 frames, th, frames[th, F_CALLEE], frames[th, F_CALLEE_TS], frames[th, F_SEQ],
                 out, n,
             )  # fmt: skip
-        n = _flush(frames, th, out, n)
-    return n
+    return _flush(frames, out, n)

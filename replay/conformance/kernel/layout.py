@@ -30,7 +30,9 @@ PAGE = 4096
     E_DIRTY,
     E_VIRTIO_MEM,
     E_REGION,
-) = range(22)
+    E_MMAP,
+    E_MMAP_RET,
+) = range(24)
 
 # --- a batch of events: b[column, event] --------------------------------------------------------
 (
@@ -50,8 +52,9 @@ PAGE = 4096
     B_ID,
     B_ARGSZ,
     B_COUNT,
-) = range(16)
-B_COLS = 16
+    B_UNTIL,
+) = range(17)
+B_COLS = 17
 
 # --- calls, one a row; neighbouring 4 KiB maps are one row ---------------------------------------
 (
@@ -72,7 +75,8 @@ B_COLS = 16
     K_DIRTY,  # QEMU asks which pages a device wrote
     K_VIRTIO_MEM,  # QEMU says what the guest asks of virtio-mem: C_FLAG which, C_SIZE blocks
     K_REGION,  # QEMU's VFIO listener sees a region: C_FLAG 1 come, 0 gone
-) = range(17)
+    K_MMAP,  # of the process: C_FLAG MAP_ flags
+) = range(18)
 
 (
     C_KIND,
@@ -88,10 +92,11 @@ B_COLS = 16
     C_TS1,
     C_SEQ0,
     C_SEQ1,
-    C_COUNT,  # map calls in the row
+    C_COUNT,  # map calls in the row; a slot: pages that its memory is made of
     C_KNOWN,  # arguments are known
 ) = range(15)
 C_COLS = 15
+ANY_PAGES, BASE_PAGES, HUGE_PAGES = 1, 2, 3  # ANY_PAGES: the trace does not say
 
 # --- a thread's open frame, and its open run of maps --------------------------------------------
 (
@@ -115,10 +120,11 @@ C_COLS = 15
     F_TP_SIZE,
     F_RAN,
     F_PROC,
-    F_RUN,  # 1: the C_COLS behind hold a run of maps that may go on
-) = range(21)
-F_COLS = 21 + C_COLS
-O_IOCTL, O_FALLOCATE, O_MADVISE, O_EPROBE = 1, 2, 3, 4
+    F_RUNNING,  # of thread 0: 1 + the thread whose run of maps may go on; there is one at most
+    F_LOST_UNTIL,  # of thread 0: events before this moment are left out
+) = range(22)
+F_COLS = 22 + C_COLS  # behind: the run
+O_IOCTL, O_FALLOCATE, O_MADVISE, O_EPROBE, O_MMAP = 1, 2, 3, 4, 5
 
 # --- pages of a process: 0 nothing known ---------------------------------------------------------
 PRIVATE, SHARED, UNMAPPED = 1, 2, 3  # UNMAPPED: shared in the bitmap, and mapping it failed
@@ -146,8 +152,9 @@ V4, MERGED, SOURCES = 0, 1, 2
     D_FIRST,
     D_COUNT,
     D_REASON,
-) = range(15)
-D_COLS = 15
+    D_HUGE,  # the shared side is of huge pages
+) = range(16)
+D_COLS = 16
 
 (
     W_DIVERGES,
@@ -169,7 +176,9 @@ D_COLS = 15
     W_LIMIT_LEFT,  # more DMA mappings could be needed than there are: refused, and left mapped
     W_UNREGISTERED_OTHERS,  # unregistering unmapped what another listener had mapped
     W_DIRTY_AT_ZERO,  # a dirty query of a replayed range goes to address 0
-) = range(19)
+    W_KEPT,  # the shared side was not discarded, as is right if it is of huge pages
+    W_BASE,  # it is not: what was told of D_REASON's memory as W_KEPT diverges
+) = range(21)
 
 (
     Y_LOSS,

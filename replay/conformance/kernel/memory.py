@@ -17,7 +17,7 @@ def find_memory(p: Any, proc: int, lo: int, hi: int) -> int:
     """The place of the lowest slot that meets bytes [lo, hi), or -1."""
     best = -1
     for i in range(p[proc, P_NSLOTS]):
-        at = P_SLOTS + 5 * i
+        at = P_SLOTS + SLOT_COLS * i
         start, end = p[proc, at + 1], plus(p[proc, at + 1], p[proc, at + 2])
         if start < hi and lo < end and (best < 0 or start < p[proc, best + 1]):
             best = at
@@ -31,7 +31,7 @@ def memory_end(p: Any, proc: int, at: int) -> int:
     for _ in range(p[proc, P_NSLOTS]):
         grown = False
         for i in range(p[proc, P_NSLOTS]):
-            other = P_SLOTS + 5 * i
+            other = P_SLOTS + SLOT_COLS * i
             if p[proc, other + 1] == end and p[proc, other + 3] == vaddr:
                 end = plus(end, p[proc, other + 2])
                 vaddr = plus(vaddr, p[proc, other + 2])
@@ -50,12 +50,12 @@ def set_slot(k: Any, proc: int, row: int) -> None:
         return
     at = -1
     for i in range(p[proc, P_NSLOTS]):
-        if p[proc, P_SLOTS + 5 * i] == calls[row, C_SPACE]:
-            at = P_SLOTS + 5 * i
+        if p[proc, P_SLOTS + SLOT_COLS * i] == calls[row, C_SPACE]:
+            at = P_SLOTS + SLOT_COLS * i
     if calls[row, C_SIZE] == 0:
         if at >= 0:
-            last = P_SLOTS + 5 * (p[proc, P_NSLOTS] - 1)
-            for c in range(5):
+            last = P_SLOTS + SLOT_COLS * (p[proc, P_NSLOTS] - 1)
+            for c in range(SLOT_COLS):
                 p[proc, at + c] = p[proc, last + c]
             p[proc, P_NSLOTS] -= 1
         return
@@ -63,8 +63,12 @@ def set_slot(k: Any, proc: int, row: int) -> None:
         if p[proc, P_NSLOTS] >= MOST_SLOTS:
             p[proc, P_SLOTS_KNOWN] = 0
             return
-        at = P_SLOTS + 5 * p[proc, P_NSLOTS]
+        at = P_SLOTS + SLOT_COLS * p[proc, P_NSLOTS]
         p[proc, P_NSLOTS] += 1
+        p[proc, at + 3] = NULL
+    if p[proc, at + 2] != calls[row, C_SIZE] or p[proc, at + 3] != calls[row, C_VADDR]:
+        p[proc, at + A_PAGES], p[proc, at + A_NUMBER] = calls[row, C_COUNT], 0
+        p[proc, at + A_KEPT] = 0
     p[proc, at] = calls[row, C_SPACE]
     p[proc, at + 1], p[proc, at + 2] = calls[row, C_ADDR], calls[row, C_SIZE]
     p[proc, at + 3], p[proc, at + 4] = calls[row, C_VADDR], calls[row, C_FLAG]
@@ -89,7 +93,7 @@ def request_start(k: Any, proc: int, row: int, lo: int, hi: int) -> int:
     if p[proc, learned + 1] and start <= lo and plus(start, size) >= hi:
         return start
     for i in range(p[proc, P_NSLOTS]):
-        slot = P_SLOTS + 5 * i
+        slot = P_SLOTS + SLOT_COLS * i
         start = plus(p[proc, slot + 1], at)
         if learned == P_DELTA:
             start = minus(start, p[proc, slot + 3])

@@ -63,7 +63,7 @@ def _next_shared(k: Any, proc: int, page: int, until: int) -> int:
     for _ in range(p[proc, P_NSLOTS]):
         best = -1
         for i in range(p[proc, P_NSLOTS]):
-            slot = P_SLOTS + 5 * i
+            slot = P_SLOTS + SLOT_COLS * i
             end = plus(p[proc, slot + 1], p[proc, slot + 2]) // PAGE
             if p[proc, slot + 4] & 4 and end > at and p[proc, slot + 1] // PAGE < until:
                 if best < 0 or p[proc, slot + 1] < p[proc, best + 1]:
@@ -135,7 +135,7 @@ def hear_map(k: Any, proc: int, row: int) -> bool:
     if slot < 0 or p[proc, slot + 4] & 4 == 0:
         return False  # memory that no manager has
     place = in_doubt(p, proc, space, lo, hi)
-    if place >= 0:
+    if place >= 0 and p[proc, P_VM]:
         first, last = p[proc, place + 1] // PAGE, p[proc, place + 2] // PAGE
         p[proc, place] = 0
         _begin(k, proc, i, first, last)
@@ -202,7 +202,7 @@ def hear_unmap(k: Any, proc: int, row: int) -> bool:
     if k.gen == V4 or calls[row, C_RET] < 0:
         return False
     for n in range(p[proc, P_NSLOTS]):
-        slot = P_SLOTS + 5 * n
+        slot = P_SLOTS + SLOT_COLS * n
         if p[proc, slot + 1] == lo and plus(p[proc, slot + 1], p[proc, slot + 2]) == hi:
             if is_foreign(k.p, k.w.calls, proc, row):
                 report_call(k, W_UNREGISTERED_OTHERS, proc, row)
@@ -211,6 +211,8 @@ def hear_unmap(k: Any, proc: int, row: int) -> bool:
                 take(k, row)
             doubt(p, proc, space, lo, hi)
             return False
+    if p[proc, P_VM] == 0:
+        doubt(p, proc, space, 0, TOP)  # there may be a slot there that is not known
     is_foreign(k.p, k.w.calls, proc, row)
     return False
 
@@ -225,6 +227,8 @@ def unregister_runs(k: Any, proc: int, n: int) -> None:
         if calls[row, C_KIND] != K_UNMAP or calls[row, C_RET] < 0 or hi <= lo or lo < 0:
             continue
         slot = find_memory(p, proc, lo * PAGE, hi * PAGE)
+        if slot < 0 and p[proc, P_VM] == 0:
+            doubt(p, proc, calls[row, C_SPACE], 0, TOP)
         if slot < 0 or p[proc, slot + 4] & 4 == 0:
             continue
         first, last = p[proc, slot + 1], plus(p[proc, slot + 1], p[proc, slot + 2])
@@ -277,8 +281,8 @@ def refused_for_limit(k: Any, proc: int, row: int, fd: int) -> None:
         return
     needed = MEMSLOTS - 1
     for n in range(p[proc, P_NSLOTS]):
-        if p[proc, P_SLOTS + 5 * n + 4] & 4:
-            needed = plus(needed, p[proc, P_SLOTS + 5 * n + 2] // PAGE)
+        if p[proc, P_SLOTS + SLOT_COLS * n + 4] & 4:
+            needed = plus(needed, p[proc, P_SLOTS + SLOT_COLS * n + 2] // PAGE)
     if needed <= MOST_MAPPINGS:
         return
     for i in range(p[proc, P_NC]):

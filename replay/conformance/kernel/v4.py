@@ -91,12 +91,13 @@ def finish_v4(k: Any, th: int, opened: int, reason: int) -> None:
         s[S_STATUS], s[S_REASON] = UNDECIDED, Y_LATE
     else:
         walk(k, proc, private, lo, size)
-    if s[S_STATUS] == DIVERGED and s[S_AT] >= n and reason >= 0:
+    told = last >= 0 or asked  # how large the request was
+    if s[S_STATUS] == DIVERGED and reason >= 0 and (s[S_AT] >= n or not told):
         s[S_STATUS], s[S_REASON] = UNDECIDED, reason
     if s[S_STATUS] == GOING and s[S_AT] < n:
         if calls[group[s[S_AT]], C_KIND] != K_DISCARD:
             differ(k.w, K_NONE, lo, size, -1)
-    if s[S_STATUS] == DIVERGED and last < 0 and failed and not asked:
+    if s[S_STATUS] == DIVERGED and failed and not told:
         s[S_STATUS], s[S_REASON] = UNDECIDED, Y_REQUEST  # no discard says how large it was
     t[th, T_NEW_CONTAINER], t[th, T_ASKED] = 0, 0
     conclude(k, proc, th, private, lo, size)

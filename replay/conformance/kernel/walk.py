@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._jit import jit
+from .backing import expect_discard
 from .expect import differ, expect
 from .layout import *
 from .memory import find_memory, memory_end
@@ -63,7 +64,7 @@ def walk(k: Any, proc: int, private: int, start: int, size: int) -> None:
         return
     if private:
         if k.discards[1]:
-            expect(k.w, K_DISCARD, -1, applied, size, 0)
+            expect_discard(k, proc, applied, size)
     elif k.discards[0]:
         expect(k.w, K_PUNCH, -1, applied, size, 0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -106,7 +106,7 @@ def test_a_block_that_nobody_asked_for_is_told() -> None:
         assert c.listeners.requests < all_of_it.requests
 
 
-def asking(guest: Guest, requests: Iterator[tuple[int, int, bool]], *, tid: int) -> list[Event]:
+def asking(guest: Guest, requests: Iterable[tuple[int, int, bool]], *, tid: int) -> list[Event]:
     """The guest's recording, with the line that QEMU writes before each conversion."""
     lines: list[Event] = []
     for first, count, private in requests:
@@ -155,6 +155,19 @@ def test_a_request_that_was_not_answered_is_told(tmp_path: Path) -> None:
     assert [d.what for d in c.listeners.departures] == ["unanswered"]
     (told,) = violations_of(c)
     assert told.rule == "merged:listener-unanswered-shared"
+
+
+def test_the_attribute_of_a_new_slot_answers_no_request(tmp_path: Path) -> None:
+    """All of a slot is made private when it is made, and nobody asked for that."""
+    guest = Guest("merged", blocks=16)
+    guest.plug_device()
+    events = asking(guest, [*some()][:-1], tid=100)
+    last = events[-1]
+    ignored = QemuConvertMemory(
+        ts_ns=last.ts_ns + 1, tid=100, gpa=BASE, size=16 * PAGE, attributes=8
+    )
+    c = followed([*events, ignored], tmp_path, "merged")
+    assert [d.what for d in c.listeners.departures] == ["unanswered"]
 
 
 def test_with_the_request_v4_needs_no_discard_to_tell_it(

@@ -5,22 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conforming import followed, hazards, ways
+from conforming import changed, followed, hazards, hotplugged, ways
 
 from tracekit.synth.calls import Call, Op
 from tracekit.synth.guest import BASE, GENERATIONS, PAGE, Guest
-
-
-def hotplugged(generation: str) -> Guest:
-    """Three shared runs, and then a device, and then conversions."""
-    guest = Guest(generation, blocks=64)
-    guest.plug_device()
-    for first, count in ((2, 3), (10, 1), (20, 8)):
-        guest.convert(first, count, private=False)
-    guest.plug_device()
-    guest.convert(2, 3, private=True)
-    guest.convert(40, 2, private=False)
-    return guest
 
 
 def replugged(generation: str) -> Guest:
@@ -30,12 +18,6 @@ def replugged(generation: str) -> Guest:
     guest.containers.pop()
     guest.plug_device(space=1, announce=False)
     guest.convert(20, 4, private=True)
-    return guest
-
-
-def changed(guest: Guest, calls: list[Call]) -> Guest:
-    """The guest's recording with other calls in it."""
-    guest.rendered.calls[:] = calls
     return guest
 
 

@@ -95,10 +95,7 @@ class _Machine:
     def told(self, generation: str | None = None) -> ListenerTally:
         listeners = Listeners((generation or self.generation,))
         rows = np.array(self.rows, np.int64)
-        for row in rows:
-            listeners.watch(row[None])
-            if row[K.C_KIND] != K.K_ATTR:
-                listeners.feed(row[None])
+        listeners.feed(rows)
         return listeners.finish()
 
 

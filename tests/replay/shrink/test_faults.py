@@ -6,18 +6,15 @@ from pathlib import Path
 
 import pytest
 from matrix.cases import broken
-from matrix.judge import SMALL
+from matrix.judge import make
 from shrinking import assert_minimal
 
 from replay.shrink import Options, shrink
 from tracekit.findings import Severity
 from tracekit.store import open_trace
 from tracekit.synth.faults import FAULTS
-from tracekit.synth.generate import generate
-from tracekit.synth.truth import Truth
 from tracekit.synth.vsock.faults import FAULTS as SOCKET_FAULTS
-from tracekit.synth.vsock.generate import applicable
-from tracekit.synth.vsock.generate import generate as make
+from tracekit.synth.vsock.generate import applicable, generate
 from tracekit.synth.vsock.workloads import WORKLOADS as TALK
 from tracekit.synth.vsock.write import write
 
@@ -46,11 +43,7 @@ def all_are_minimal(path: Path, options: Options) -> None:
 def test_faults_of_memory(name: str, tmp_path: Path) -> None:
     case = next(c for c in broken(1) if c.fault == name)
     out = tmp_path / "x.parquet"
-    truth = generate(
-        case.workload, out, seed=case.seed, events=case.events, generation=case.generation,
-        backend=case.backend, fault=name, parameters=SMALL.get(case.workload),
-    )  # fmt: skip
-    assert isinstance(truth, Truth)
+    truth = make(case, out)
     options = Options(generation=case.generation, in_place=truth.in_place)
     all_are_minimal(out, options)
 
@@ -68,7 +61,7 @@ def test_faults_of_sockets(name: str, tmp_path: Path) -> None:
     cases = [(w, seed) for seed in range(4) for w in TALK if applicable(fault, w)]
     workload, seed = next(
         (w, seed) for w, seed in cases
-        if make(w, seed=seed, model=model, side=side, fault=name).planted
+        if generate(w, seed=seed, model=model, side=side, fault=name).planted
     )  # fmt: skip
     out = tmp_path / "x.parquet"
     write(workload, out, seed=seed, fault=name, parameters={"model": model, "side": side})
