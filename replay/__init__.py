@@ -1,10 +1,10 @@
-"""The engine: events in, findings out.  Pure: no files written, no clocks, no root."""
+"""The engine: events in, findings out.  Pure: no clocks, no root, no files but a checkpoint's."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ("run",)
+__all__ = ("Checkpoint", "run")
 
 
 def __getattr__(name: str) -> Any:
@@ -13,4 +13,8 @@ def __getattr__(name: str) -> Any:
         from replay.pipeline import run
 
         return run
+    if name == "Checkpoint":
+        from replay.checkpoint import Checkpoint
+
+        return Checkpoint
     raise AttributeError(name)

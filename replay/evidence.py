@@ -6,25 +6,32 @@ made the pages what they were: those are looked up in the trace, in one more pas
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from replay.checkpoint.continued import ContinuedTrace
+from replay.checkpoint.pages import BEFORE, LastTouched
+from replay.checkpoint.past import Asked
 from replay.checks.violations import Violation, Violations, size_text
 from replay.circumstances import Circumstances
 from tracekit.findings import EvidenceRow, Severity
 from tracekit.store import Trace
 
-__all__ = ("SHOWN", "explain")
+__all__ = ("SHOWN", "by_event", "explain", "touch")
 
 SHOWN = 3
 """Occurrences of one cause that get a chain."""
 
-_MAP_COMMANDS = (0x3B71, 0x3B85, 0x3B8F)
-_ATTRIBUTES = 0x4020AED2
+_TELLING = {
+    "map": ("iommu.map", (0x3B71, 0x3B85, 0x3B8F)),
+    "attr": ("kvm.attributes", (0x4020AED2,)),
+}
+"""By sort the kernel's own event, and the commands in which probes tell."""
+_GONE = "   <-- lies before this trace"
 _EVENT_COLUMNS = ("ts_ns", "tid", "comm", "event", "iova", "size")
 _COLUMNS = ("seq", "event", "iova", "gpa", "size", "cmd")
 _ARGUMENTS = ("vfio.type1_ioctl", "iommufd.ioctl", "ioctl.arguments", "kvm.vm_ioctl")
@@ -42,8 +49,13 @@ class _Wanted:
     found: int = -1
 
 
-def explain(violations: Violations, trace: Trace, last_seq: int, last_ns: int) -> None:
-    """Give the first violations of each cause their chain, and all their names, in place."""
+def explain(
+    violations: Violations, trace: ContinuedTrace, last_seq: int, last_ns: int
+) -> dict[Asked, int]:
+    """Give the first violations of each cause their chain, and all their names, in place.
+
+    Returns what was looked up.
+    """
     chosen: list[tuple[int, int]] = []
     counts: dict[tuple[Any, ...], int] = {}
     for kind, of_kind in violations.by_kind.items():
@@ -63,7 +75,8 @@ def explain(violations: Violations, trace: Trace, last_seq: int, last_ns: int) -
             of["map"] = _Wanted("map", lo, hi, before if before >= 0 else 1 << 62)
         if kind in (103, 104):
             of["attr"] = _Wanted("attr", lo, hi, before)
-    _look_up(trace, [w for of in wanted.values() for w in of.values()])
+    asked = [w for of in wanted.values() for w in of.values()]
+    _look_up(trace, asked)
     seqs = {s for key in chosen for s in violations.by_kind[key[0]][key[1]].seqs if s >= 0}
     seqs |= {w.found for of in wanted.values() for w in of.values() if w.found >= 0}
     firsts = {v.identity.vm.pid: v.seqs[0] for v in violations.all() if v.seqs[0] >= 0}
@@ -75,13 +88,43 @@ def explain(violations: Violations, trace: Trace, last_seq: int, last_ns: int) -
         kind, i = key
         v = violations.by_kind[kind][i]
         found = {sort: w.found for sort, w in wanted[key].items()}
-        told = replace(v, chain=tuple(_chain(v, found, events, last_seq, last_ns)))
-        violations.by_kind[kind][i] = circumstances.added(told) if circumstances else told
+        chain = list(_chain(v, found, events, last_seq, last_ns, trace.first))
+        gone = [row for row in chain if row.text.endswith(_GONE)]  # of no time that is known
+        told = replace(v, chain=tuple(row for row in chain if row not in gone))
+        told = circumstances.added(told) if circumstances else told
+        violations.by_kind[kind][i] = replace(told, chain=(*gone, *told.chain))
+    return {(w.sort, w.lo, w.hi, w.before): w.found for w in asked}
 
 
-def _look_up(trace: Trace, wanted: list[_Wanted]) -> None:
+def by_event(recorded: Mapping[str, int]) -> dict[str, bool]:
+    """By sort, whether the kernel's own events tell; else probes do."""
+    return {sort: bool(recorded.get(event)) for sort, (event, _) in _TELLING.items()}
+
+
+def touch(touched: Sequence[tuple[str, int, LastTouched]], trace: Trace) -> None:
+    """Take notice of every event of a sort before some event that a look-up could find."""
+    for batch in trace.batches(_COLUMNS):
+        for sort, there in _sorts(batch, trace.manifest.events).items():
+            rows = pa.array(np.flatnonzero(there))
+            if not len(rows):
+                continue
+            seq, address, end = _spans(batch, sort, rows)
+            for of, before, last in touched:
+                if of == sort and len(seq) and seq[0] < before:
+                    early = seq < before
+                    last.touch(address[early], end[early], seq[early])
+
+
+def _look_up(trace: ContinuedTrace, wanted: list[_Wanted]) -> None:
     if not wanted:
         return
+    _look_up_here(trace, wanted)
+    for w in wanted:
+        if w.found < 0:
+            w.found = trace.past.look_up((w.sort, w.lo, w.hi, w.before))
+
+
+def _look_up_here(trace: Trace, wanted: list[_Wanted]) -> None:
     limit = max(w.before for w in wanted)
     for batch in trace.batches(_COLUMNS):
         first = batch.column(0)[0].as_py() if batch.num_rows else 0
@@ -93,13 +136,18 @@ def _look_up(trace: Trace, wanted: list[_Wanted]) -> None:
             rows = pa.array(np.flatnonzero(sorts[sort])) if mine else ()
             if not len(rows):
                 continue
-            seq = np.asarray(batch.column(0).take(rows))
-            address = _positive(batch.column(2 if sort == "map" else 3).take(rows))
-            end = address + _positive(batch.column(4).take(rows))
+            seq, address, end = _spans(batch, sort, rows)
             for w in mine:
                 hit = (address < w.hi) & (end > w.lo) & (seq < w.before)
                 if hit.any():
                     w.found = int(seq[np.flatnonzero(hit)[-1]])
+
+
+def _spans(batch: pa.RecordBatch, sort: str, rows: pa.Array) -> tuple[Any, Any, Any]:
+    """Of these rows the event numbers, the first bytes and the ends."""
+    address = _positive(batch.column(2 if sort == "map" else 3).take(rows))
+    end = address + _positive(batch.column(4).take(rows))
+    return np.asarray(batch.column(0).take(rows)), address, end
 
 
 def _sorts(batch: pa.RecordBatch, recorded: Mapping[str, int]) -> dict[str, Any]:
@@ -108,10 +156,7 @@ def _sorts(batch: pa.RecordBatch, recorded: Mapping[str, int]) -> dict[str, Any]
     words = batch.column(1).dictionary.to_pylist()
     indices = np.asarray(batch.column(1).indices)
     out = {}
-    for sort, event, commands in (
-        ("map", "iommu.map", _MAP_COMMANDS),
-        ("attr", "kvm.attributes", (_ATTRIBUTES,)),
-    ):
+    for sort, (event, commands) in _TELLING.items():
         if recorded.get(event):
             out[sort] = indices == (words.index(event) if event in words else -1)
             continue
@@ -127,7 +172,12 @@ def _positive(array: pa.Array) -> Any:
 
 
 def _chain(
-    v: Violation, found: dict[str, int], events: dict[int, Any], last_seq: int, last_ns: int
+    v: Violation,
+    found: dict[str, int],
+    events: dict[int, Any],
+    last_seq: int,
+    last_ns: int,
+    first: int,
 ) -> Iterable[EvidenceRow]:
     where = f"[{v.address:#x}, +{size_text(v.size)})"
     thread = f"tid {v.thread}"
@@ -142,9 +192,14 @@ def _chain(
                 address=v.address,
                 size=v.size,
             )
+        elif seq == BEFORE or 0 <= seq < first:
+            known = seq if seq >= 0 else None
+            yield EvidenceRow(ts_ns=None, seq=known, what=what, text=text + _GONE)
 
     def mapped(seq: int) -> Iterable[EvidenceRow]:
         event = events.get(seq)
+        if event is None and (seq == BEFORE or 0 <= seq < first):
+            yield from row(seq, "map", f"map      {where}")
         if event is not None and event["iova"] is not None and event["size"] is not None:
             text = f"map      [{event['iova']:#x}, +{size_text(event['size'])})"
             yield EvidenceRow(

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from replay.checkpoint.checkpoint import Checkpoint, Options
+from replay.checkpoint.continuation import Continuation
 from replay.checks import CHECKS, Check, DivergingConversion, InPlaceOrder
 from replay.checks.violations import Clocks, Violations
 from replay.conformance.conformance import AUTO, Follower
-from replay.conformance.told import add_conformance, as_notes
-from replay.engine.engine import judge
+from replay.conformance.keeping import FollowerPart
+from replay.conformance.told import as_notes
+from replay.engine.engine import Engine, worth_compiling
+from replay.engine.kept import State
 from replay.engine.kernel import layout as L
 from replay.engine.stream import COLUMNS
 from replay.evidence import explain
+from replay.linger.engine import is_large
 from replay.linger.judge import CODES as LINGER_CODES
 from replay.linger.models import MODELS
-from replay.linger.run import judge_lingering
+from replay.linger.run import SocketFollower, nothing_of_vsock
+from replay.linger.stream import columns_of, concerns
 from tracekit.errors import UnknownNameError, UsageError
 from tracekit.findings import Finding, Outcome, ReplayResult, Severity, TraceSummary
 
@@ -35,6 +41,9 @@ def run(
     linger_model: str | None = None,
     slack_ns: int | None = None,
     generation: str = AUTO,
+    recorded: Collection[str] = (),
+    since: Checkpoint | None = None,
+    checkpoint: Callable[[Checkpoint], None] | None = None,
     compiled: bool | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ReplayResult:
@@ -46,12 +55,19 @@ def run(
     ``replay.linger.models.MODELS`` judges vsock's lingering; None lets the trace's kernel decide.
     ``slack_ns``: how late a lingering close may be, instead of the default.  ``generation``: of
     QEMU, by whose model conversions are compared (TK201); ``auto`` takes the one that explains the
-    trace.  ``compiled``: None lets the trace's size decide.  ``progress`` is called with the number
-    of events taken so far.
+    trace.  ``recorded``: event types that were recorded, although none is in the trace.
 
-    :raises UnknownNameError: no such check
-    :raises UsageError: a negative grace, or a check of in-place conversion without ``in_place``
-    :raises TraceFormatError: the trace breaks off or is damaged
+    ``since``: the state at the end of the trace before this one; the result is that of both, and
+    events are numbered as if they were one (docs/checkpoints.md).  ``checkpoint`` is called with
+    the state at the end of this trace.
+
+    ``compiled``: None lets the trace's size decide.  ``progress`` is called with the number of
+    events taken so far.
+
+    :raises UnknownNameError: no such check, or no such event type
+    :raises UsageError: a negative grace, or a check of in-place conversion without ``in_place``; a
+        state of which this trace is no continuation, or that was made with other options
+    :raises TraceFormatError: the trace breaks off or is damaged, or the state is no state
     """
     if grace_ns < 0:
         raise UsageError("the grace is a duration and cannot be negative")
@@ -66,23 +82,61 @@ def run(
                 "TK111 judges in-place conversion alone", help="add --in-place, or leave it out"
             )
         checks = [c for c in checks if c is not InPlaceOrder]
+    options = Options(
+        grace_ns=grace_ns,
+        in_place=in_place,
+        linger_model=linger_model,
+        slack_ns=slack_ns,
+        generation=generation,
+    )
+    own, whole = trace.manifest, Continuation(trace, options, since, recorded)
+    trace, manifest = whole.trace, whole.trace.manifest
+    keep = checkpoint is not None
     columns = COLUMNS
-    if trace.manifest.events.get("qemu.virtio_mem"):
+    if manifest.events.get("qemu.virtio_mem"):
         columns = (*COLUMNS, "count")  # how many blocks the guest asks for
     batches = trace.batches(columns)
+    compares = DivergingConversion in checks and Follower.is_worth(manifest.events)
     follower = None
-    if DivergingConversion in checks and Follower.is_worth(trace.manifest.events):
-        follower = Follower(trace.manifest.events, generation=generation, compiled=compiled)
+    if compares or keep:
+        large = worth_compiling(own.rows) if compiled is None else compiled
+        follower = FollowerPart(
+            Follower(manifest.events, generation=generation, compiled=large), manifest.events
+        )
+        whole.restore("conformance", follower)
         batches = follower.tap(batches)
-    judgement = judge(
-        batches,
-        events=trace.manifest.events,
+    engine = Engine(
+        events=manifest.events,
         grace_ns=grace_ns,
         in_place=in_place,
         compiled=compiled,
-        progress=progress,
+        rows=own.rows,
     )
-    manifest = trace.manifest
+    whole.restore("engine", engine)
+    for batch in batches:
+        engine.feed(batch)
+        if progress is not None:
+            progress(engine.stream.rows)
+    lingers = any(check.code in LINGER_CODES for check in checks)
+    sockets = None
+    if keep or (lingers and concerns(manifest.events)):
+        sockets = SocketFollower.of(
+            manifest,
+            model=linger_model,
+            slack_ns=slack_ns,
+            compiled=is_large(own.events) if compiled is None else compiled,
+        )
+        whole.restore("linger", sockets)
+        for batch in trace.batches(columns_of(manifest.events)):
+            sockets.feed(batch)
+    parts: dict[str, State] = {}
+    if keep and follower is not None and sockets is not None:
+        parts = {
+            "engine": engine.kept_state(),
+            "conformance": follower.kept_state(),
+            "linger": sockets.kept_state(),
+        }
+    judgement = engine.finish()
     violations = Violations.of(
         judgement,
         host=manifest.host,
@@ -93,23 +147,25 @@ def run(
             apart=manifest.incomparable,
         ),
     )
-    if any(check.code in LINGER_CODES for check in checks):
-        _linger(violations, trace, linger_model, slack_ns, compiled)
-    if follower is not None:
-        add_conformance(violations, follower.finish())
-    explain(violations, trace, trace.manifest.rows - 1, judgement.stream.last_ts)
-    outcomes = [_outcome(check(), violations, trace.manifest.events) for check in checks]
+    if lingers:
+        _linger(violations, trace, sockets, linger_model)
+    if follower is not None and compares:
+        follower.finish(violations)
+    found = explain(violations, trace, manifest.rows - 1, judgement.stream.last_ts)
+    outcomes = [_outcome(check(), violations, manifest.events) for check in checks]
     stream = judgement.stream
     vms = sum(1 for row in judgement.spaces if row[L.S_KIND] == L.SPACE_VM)
     summary = TraceSummary(
         path=str(trace.path),
         events=stream.rows,
         span_ns=(stream.first_ts or 0, stream.last_ts),
-        lost_events=trace.manifest.lost_events,
-        kernel=trace.manifest.kernel,
+        lost_events=manifest.lost_events,
+        kernel=manifest.kernel,
         vms=vms,
-        clock=trace.manifest.clock,
+        clock=manifest.clock,
     )
+    if checkpoint is not None:
+        checkpoint(whole.checkpoint(parts, violations, found))
     return ReplayResult(
         trace=summary,
         outcomes=tuple(_related(_beside(outcomes, auto=generation == AUTO))),
@@ -118,14 +174,13 @@ def run(
 
 
 def _linger(
-    violations: Violations,
-    trace: Trace,
-    model: str | None,
-    slack_ns: int | None,
-    compiled: bool | None,
+    violations: Violations, trace: Trace, sockets: SocketFollower | None, model: str | None
 ) -> None:
     """Judge the trace's vsock sockets, and name the programs that they belong to."""
-    found = judge_lingering(trace, model=model, slack_ns=slack_ns, compiled=compiled)
+    if sockets is None or not concerns(trace.manifest.events):
+        violations.linger = nothing_of_vsock(trace.manifest, model)
+        return
+    found = sockets.finish()
     violations.linger = found
     seqs = {
         seq

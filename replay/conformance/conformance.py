@@ -90,6 +90,7 @@ class Follower:
                 discards=discards,
                 compiled=compiled,
                 leaves=name == self._chosen,
+                beside=len(names) - 1,
             )
             for name in names
         ]

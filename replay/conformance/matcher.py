@@ -32,8 +32,9 @@ KEPT_DEVIATIONS = 1000
 """Deviations of a trace that are told; all are counted in the tally."""
 SHOWN_CALLS = 48
 """Calls remembered of one deviation."""
-MOST_ROWS = 32_768
-"""Chunks of 128 MiB with more than one state: 4 TiB of memory, 1 GiB of tables."""
+MOST_ROWS = 6144
+"""Chunks of 128 MiB with more than one state: 768 GiB of memory, 192 MiB of tables; a third of it
+for each generation where all three are followed."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class Matcher:
     """Feed it calls in order, then :meth:`finish`; ``deviations`` and ``tally`` are the answer.
 
     ``punches``, ``discards``: whether discards of the private and the shared side were recorded.
-    ``leaves``: ``left`` is to hold, in order, the calls that listeners look at.
+    ``leaves``: ``left`` is to hold, in order, the calls that listeners look at.  ``beside``: how
+    many more matchers follow the same calls.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Matcher:
         discards: bool,
         compiled: bool,
         leaves: bool = False,
+        beside: int = 0,
     ) -> None:
         kernel = load_kernel("follow", compiled=compiled)
         self.generation = generation
@@ -141,6 +144,7 @@ class Matcher:
         self._threads = np.zeros((0, kernel.T_COLS), np.int64)
         self._table = _table(1 << 6)
         self._data = np.zeros((4, K.CHUNK), np.uint8)
+        self._most_rows = MOST_ROWS // (1 + beside)
         self._counts = np.zeros(3, np.int64)
         self._totals = np.zeros(K.N_COLS, np.int64)
         self._walk = np.zeros(kernel.S_SIZE, np.int64)
@@ -242,8 +246,9 @@ class Matcher:
         edges: Any = np.unique(np.concatenate([first, last]))
         owners = len(np.unique(changes[:, K.C_PROC]))
         rows: int = int(self._counts[1]) + len(edges) * owners
-        if rows > len(self._data) and len(self._data) < MOST_ROWS:
-            data = np.zeros((min(max(rows, 2 * len(self._data)), MOST_ROWS), K.CHUNK), np.uint8)
+        most_rows = self._most_rows
+        if rows > len(self._data) and len(self._data) < most_rows:
+            data = np.zeros((min(max(rows, 2 * len(self._data)), most_rows), K.CHUNK), np.uint8)
             data[: len(self._data)] = self._data
             self._data = data
         between = np.clip(last - first - 1, 0, 1 << 16)

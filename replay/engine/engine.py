@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from replay.engine.keeping import kept_arrays, restored_arrays
+from replay.engine.kept import Kept, State, told_apart
 from replay.engine.kernel import layout as L
 from replay.engine.kernel.cache import is_cached
 from replay.engine.stream import EventStream, load_kernel
 
-__all__ = ("LOAD_FROM", "PLAIN_BELOW", "Engine", "Judgement", "judge")
+__all__ = ("LOAD_FROM", "PLAIN_BELOW", "Engine", "Judgement", "judge", "worth_compiling")
 
 PLAIN_BELOW = 20_000
 """Events below which the kernel runs as plain Python rather than be compiled first."""
@@ -21,8 +23,20 @@ LOAD_FROM = 2_500
 """Events from which a kernel that an earlier run compiled is loaded."""
 PLAIN_WORK = 1 << 20
 """Pages from which the plain kernel's walks over all pages have the kernel compiled after all."""
-MOST_STATE = 512 << 20
+MOST_STATE = 256 << 20
 """Bytes that the planes may take; a trace that asks for more has them forgotten."""
+
+
+_KINDS = (101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 202)
+_TOLD = (
+    (L.C_HAS_MAP, "iommu.map"),
+    (L.C_HAS_UNMAP, "iommu.unmap"),
+    (L.C_HAS_POST, "kvm.attributes_post"),
+    (L.C_HAS_IOCTL, "ioctl.entered"),
+    (L.C_HAS_DISCARD, "fallocate.entered or madvise.entered"),
+    (L.C_VIOMMU, "qemu.iommu_notify"),
+)
+"""What the engine concludes from that nothing was said of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +65,12 @@ class Engine:
         grace_ns: int = 1_000_000,
         in_place: bool = False,
         compiled: bool | None = None,
+        rows: int | None = None,
     ) -> None:
+        """``rows``: how many will be fed, if these are not all of ``events``."""
         switches = compiled is None
         if compiled is None:
-            total = sum(events.values())
-            compiled = total >= PLAIN_BELOW or (total >= LOAD_FROM and is_cached())
+            compiled = worth_compiling(sum(events.values()) if rows is None else rows)
         self._frames = load_kernel(compiled=compiled)
         self.stream = EventStream()
         self._records: list[Any] = []
@@ -110,6 +125,42 @@ class Engine:
             stream=self.stream,
             leader=leader,
         )
+
+    def kept_state(self) -> State:
+        """All that the engine knows so far, as copies; before :meth:`finish`."""
+        return {
+            **kept_arrays(self._k),
+            "records": np.concatenate([np.zeros((0, L.W_COLS), np.int64), *self._records]),
+            "stream": self.stream.kept_state(),
+        }
+
+    def restore(self, kept: Kept) -> None:
+        """Go on from a state that another engine was in, before the first batch.
+
+        :raises TraceFormatError: no state of an engine
+        :raises UsageError: of one that was told of other event types, or other options
+        """
+        self.stream.restore(kept.part("stream"))
+        threads = len(self.stream.tids)
+        made = restored_arrays(kept, threads=threads, most_bytes=MOST_STATE)
+        g, own = made.g, self._k.g
+        records = kept.array("records", None, L.W_COLS)
+        apart = [name for column, name in _TOLD if bool(g[column]) != bool(own[column])]
+        if apart and (len(records) or not _has_concluded_nothing(made)):
+            raise told_apart(apart)
+        g[L.C_GRACE : L.C_END] = own[L.C_GRACE : L.C_END]
+        g[L.C_SWITCH] = min(1 << 62, int(own[L.C_SWITCH]) + int(g[L.G_WORK]))
+        for column in (L.W_PROC, L.W_THREAD):
+            kept.indices("records", records[:, column], max(threads, 1), first=-1)
+        kept.check(np.isin(records[:, L.W_SEV], range(L.UNDECIDED + 1)).all(), "records")
+        kept.check(np.isin(records[:, L.W_KIND], _KINDS).all(), "records")
+        unsure = records[:, L.W_SEV] == L.UNDECIDED
+        kept.indices("records", records[unsure, L.W_RULE], L.Y_COLS, first=1)
+        kept.indices("records", records[~unsure, L.W_CONF], L.POSSIBLE + 1)
+        self._records = [records] if len(records) else []
+        more = _threads(max(64, _power(max(threads, 1))))
+        more[:threads] = made.T
+        self._k = made._replace(T=more)
 
     def _know_threads(self) -> None:
         """Make room for the threads that the stream has met."""
@@ -168,12 +219,19 @@ class Engine:
         elif what == L.GROW_WATCHES:
             need = 2 * int(k.g[L.G_REMAINING] + k.g[L.G_ACTIVE] + k.g[L.G_ROWS]) + 128
             used = int(max(k.g[L.G_WTOP], k.g[L.G_ACTIVE], k.g[L.G_OUT]))
-            self._k = k._replace(W=_more(k.W, used, max(k.W.shape[0] * 2, used + need)))
+            rows = min(max(k.W.shape[0] * 2, used + need), L.MOST_WATCHES)
+            if rows > k.W.shape[0]:
+                self._k = k._replace(W=_more(k.W, used, rows))
         elif what == L.GROW_TABLES:
             self._k = k._replace(S=_more(k.S, k.S.shape[0], k.S.shape[0] * 2))
         elif what == L.GROW_SPEED:
             self._frames = load_kernel(compiled=True)
             k.g[L.C_SWITCH] = 1 << 62
+
+
+def worth_compiling(rows: int) -> bool:
+    """Whether a trace of so many events is done sooner by the compiled kernel."""
+    return rows >= PLAIN_BELOW or (rows >= LOAD_FROM and is_cached())
 
 
 def judge(
@@ -196,6 +254,12 @@ def judge(
         if progress is not None:
             progress(engine.stream.rows)
     return engine.finish()
+
+
+def _has_concluded_nothing(k: L.State) -> bool:
+    """Nothing was seen yet of a VM, a container or a call on one."""
+    calls = (k.T[:, L.T_STATE] != L.STATE_NONE) & (k.T[:, L.T_CALL] == L.EV_IOCTL)
+    return not (k.g[L.G_SPACES] or k.g[L.J0 :].any() or calls.any())
 
 
 def _threads(rows: int, first: int = 0) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from replay.engine.kept import Kept, State
 from replay.engine.kernel import layout as L
 
 __all__ = ("COLUMNS", "EventStream", "integers", "load_kernel", "nulls")
@@ -129,6 +130,37 @@ class EventStream:
         self.first_ts: int | None = None
         self.last_ts = 0
         self.rows = 0
+
+    def kept_state(self) -> State:
+        """Threads, devices, holes, and how far it is."""
+        return {
+            "tids": np.array(self.tids, np.int64),
+            "devices": [[number, name] for number, name in self.devices.items()],
+            "clock_back": np.array(self.clock_back, np.int64).reshape(-1, 3),
+            "losses": np.array(self.losses, np.int64).reshape(-1, 3),
+            "first_ts": self.first_ts,
+            "last_ts": self.last_ts,
+            "rows": self.rows,
+        }
+
+    def restore(self, kept: Kept) -> None:
+        """Know what another stream knew; this one has seen nothing yet.
+
+        :raises TraceFormatError: no state of a stream
+        """
+        tids = kept.array("tids", None).tolist()
+        kept.check(len(set(tids)) == len(tids), "tids")
+        for tid in tids:
+            self.thread(tid)
+        for pair in kept.items("devices"):
+            good = isinstance(pair, list) and list(map(type, pair)) == [int, str]
+            kept.check(good and 0 <= pair[0] < max(len(tids), 1), "devices")
+            self.devices[pair[0]] = pair[1]
+        for name, into in (("clock_back", self.clock_back), ("losses", self.losses)):
+            into.extend((a, b, c) for a, b, c in kept.array(name, None, 3).tolist())
+        self.first_ts = kept.integer_or_none("first_ts")
+        self.last_ts = kept.integer("last_ts")
+        self.rows = kept.integer("rows", 0)
 
     def thread(self, tid: int) -> int:
         """Number of a thread, given out when first seen."""

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from replay.engine.kept import Kept
 from replay.linger.kernel import layout as L
 
-__all__ = ("Closing", "Kind", "Timing", "closings_of", "hz_of")
+__all__ = ("Closing", "Kind", "Timing", "check_records", "closings_of", "hz_of")
 
 Row = Sequence[int | None]
 """A record's fields; ``None`` for what nobody told."""
@@ -123,6 +124,9 @@ class Closing:
     end_ns: int
     detail: int
     row: Row
+    hz: int | None
+    """Ticks a second, and the time that the trace was read to, as they were known here."""
+    read_ns: int
 
     @cached_property
     def moments(self) -> dict[str, tuple[int, int]]:
@@ -170,6 +174,24 @@ def closings_of(records: Any, *, hz: int | None, last_ns: int) -> Iterator[Closi
     """The engine's records in words, in their order.  ``last_ns``: so far the trace was read."""
     for values in records.tolist():
         yield _closing([None if v == L.NULL else v for v in values], hz, last_ns)
+
+
+def check_records(kept: Kept, name: str, records: Any) -> None:
+    """Records of unknown origin have what the words for them are looked up by.
+
+    :raises TraceFormatError: they have not
+    """
+    unset = L.NULL
+    for column, least, most in (
+        (L.R_KIND, L.CLOSE, L.CREDIT),
+        (L.R_TRANSPORT, L.VIRTIO, L.VMCI),
+        (L.R_EXITING, 0, len(_EXITING) - 1),
+    ):
+        values = records[:, column]
+        given = values[values != unset] if column != L.R_KIND else values
+        kept.indices(name, given, most + 1, first=least)
+    credit = records[records[:, L.R_KIND] == L.CREDIT, L.R_DETAIL]
+    kept.indices(name, credit, 5, first=1)
 
 
 def _closing(row: Row, hz: int | None, last_ns: int) -> Closing:
@@ -233,6 +255,8 @@ def _closing(row: Row, hz: int | None, last_ns: int) -> Closing:
         end_ns=last_ns if row[L.R_END] is None else _count(row, L.R_END),
         detail=_count(row, L.R_DETAIL),
         row=row,
+        hz=hz,
+        read_ns=last_ns,
     )
 
 

@@ -9,11 +9,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from replay.engine.kept import Kept, State
 from replay.linger.forgetting import Forgetting, new_sides, new_sockets, new_threads
 from replay.linger.kernel import layout as L
 from replay.linger.stream import LingerStream, load_kernel
 
-__all__ = ("Closings", "Engine", "Take", "Told", "close_records", "run_engine")
+__all__ = (
+    "Closings",
+    "Engine",
+    "Take",
+    "Told",
+    "close_records",
+    "engine_for",
+    "is_large",
+    "run_engine",
+)
 
 _SMALL = 300_000
 """Events of vsock below which the kernel runs uncompiled: compiling takes longer than they do."""
@@ -77,13 +87,29 @@ def run_engine(
     ``events``: rows by event type.  ``recorded``: event types that were recorded, happened or not.
     Memory grows with the sockets that are open or closed in the last minute, not with the trace.
     """
-    if compiled is None:
-        compiled = sum(n for e, n in events.items() if e.startswith("vsock.")) > _SMALL
-    known = {*recorded, *(e for e, n in events.items() if n)}
-    engine = Engine(events, known, take, compiled=compiled)
+    engine = engine_for(take, events=events, recorded=recorded, compiled=compiled)
     for record_batch in batches:
         engine.feed(record_batch)
     return engine.finish()
+
+
+def engine_for(
+    take: Take,
+    *,
+    events: Mapping[str, int],
+    recorded: Iterable[str] = (),
+    compiled: bool | None = None,
+) -> Engine:
+    """The engine of :func:`run_engine`, to be fed."""
+    if compiled is None:
+        compiled = is_large(events)
+    known = {*recorded, *(e for e, n in events.items() if n)}
+    return Engine(events, known, take, compiled=compiled)
+
+
+def is_large(events: Mapping[str, int]) -> bool:
+    """Whether a trace with so many events is done sooner by the compiled kernel."""
+    return sum(n for e, n in events.items() if e.startswith("vsock.")) > _SMALL
 
 
 class Engine:
@@ -153,6 +179,62 @@ class Engine:
             eprobe_wrong=int(g[L.G_EPROBE_WRONG]),
         )
 
+    def kept_state(self) -> State:
+        """All that the engine knows so far, as copies; before :meth:`finish`."""
+        k, stream = self._k, self.stream
+        threads, sides = len(stream.threads.names), len(stream.sides.names)
+        descriptors = len(stream.descriptors.names)
+        return {
+            "g": k.g.copy(),
+            "T": k.T[:threads].copy(),
+            "Q": k.Q[:threads].copy(),
+            "K": k.K[: len(stream.sockets.names)].copy(),
+            "S": k.S[:sides].copy(),
+            "E": k.E[:sides].copy(),
+            "O": k.O[: int(k.g[L.G_OBJS])].copy(),
+            "F": k.F[:descriptors].copy(),
+            "P": k.P[:descriptors].copy(),
+            "stream": stream.kept_state(),
+        }
+
+    def restore(self, kept: Kept) -> None:
+        """Go on from a state that another engine was in, before the first batch.
+
+        What it was told to be recorded stays as this engine was told.
+
+        :raises TraceFormatError: no state of this engine
+        """
+        self.stream.restore(kept.part("stream"))
+        stream, own = self.stream, self._k.g
+        threads, sockets = len(stream.threads.names), len(stream.sockets.names)
+        sides, descriptors = len(stream.sides.names), len(stream.descriptors.names)
+        g = kept.array("g", L.G_COLS)
+        g[_TOLD] = own[_TOLD]
+        kept.check(0 <= g[L.G_OBJS] <= 1 << 32 and g[L.G_OUT] == 0, "g")
+        objects = int(g[L.G_OBJS])
+        T, Q = kept.array("T", threads, L.T_COLS), kept.array("Q", threads, L.R_COLS)
+        K = kept.array("K", sockets, L.K_COLS)
+        S, E = kept.array("S", sides, L.S_COLS), kept.array("E", sides, L.R_COLS)
+        O, F = kept.array("O", objects, L.O_COLS), kept.array("F", descriptors)  # noqa: E741
+        P = kept.array("P", descriptors)
+        for column, end in (
+            (L.T_TRANS, sides), (L.T_CLOSED, sides), (L.T_LAST_A, sides),
+            (L.T_LAST_B, sides), (L.T_PEND_SK, sockets),
+        ):  # fmt: skip
+            kept.indices("T", T[:, column], end, first=-1)
+        kept.check((Q[:, L.R_SK] < sockets).all(), "Q")
+        kept.indices("K", K[:, L.K_SIDE], sides, first=-1)
+        for column, end in ((L.S_SK, sockets), (L.S_OBJ, objects), (L.S_QTHREAD, threads)):
+            kept.indices("S", S[:, column], end, first=-1)
+        live = O[:, L.O_CREATED] != L.NULL
+        kept.indices("O", O[live, L.O_SIDE], sides, first=-1)
+        kept.check((T[:, L.T_IN_FD] < descriptors).all(), "T")
+        kept.indices("F", F, objects, first=-2)
+        kept.indices("P", P, descriptors, first=-1)
+        kept.indices("O", O[~live, L.O_SIDE], objects, first=-1)  # the next free one
+        kept.indices("g", g[[L.G_FREE_OBJS]], objects, first=-1)
+        self._k = self._k._replace(g=g, T=T, Q=Q, K=K, S=S, E=E, O=O, F=F, P=P)
+
     def _grow(self, rows: int) -> None:
         """Make room for all that the coming rows can name, and note the names of what is new."""
         k, stream = self._k, self.stream
@@ -198,6 +280,12 @@ class Engine:
         if n:
             self._k.g[L.G_OUT] = 0
             self._take(self._k.out[:n].copy(), self.stream.last_ts)
+
+
+_TOLD = [
+    L.G_HAS_SENT, L.G_HAS_DONE, L.G_HAS_PACKETS, L.G_HAS_TRANSPORT, L.G_HAS_LINGER,
+    L.G_HAS_RELEASE, L.G_HAS_CREDIT,
+]  # fmt: skip
 
 
 def _nulls(rows: int, columns: int) -> Any:

@@ -5,7 +5,7 @@ docs/judging.md, section 9.  What is not known is undecided, with its reason; an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from replay.linger.closing import Closing, Kind, Timing
@@ -104,6 +104,11 @@ class Judge:
             breaches=self.breaches,
             judged={code: c.judged() for code, c in self.counts.items()},
         )
+
+    def keep(self, codes: Iterable[str], count: int) -> None:
+        """So many were judged elsewhere for these codes, and broke nothing."""
+        for code in codes:
+            self.counts[code].decided += count
 
     def take(self, one: Closing) -> None:
         """Judge one."""

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from replay.engine.kept import Kept, State
+
 __all__ = ("Numbers", "distinct")
 
 _NEVER = -(1 << 62)
+_HALF = (1 << 64) - 1
 
 
 class Numbers:
@@ -76,6 +79,40 @@ class Numbers:
 
     def __len__(self) -> int:
         return len(self.of)
+
+    def kept_state(self) -> State:
+        """What the numbers stand for; all were taken notice of."""
+        assert not self.fresh
+        return {
+            "low": np.array([name & _HALF for name in self.of], np.uint64),
+            "high": np.array([name >> 64 for name in self.of], np.int64),
+            "numbers": np.fromiter(self.of.values(), np.int64, len(self.of)),
+            "free": np.array(self._free, np.int64),
+            "seen": self._seen[: len(self.names)].copy(),
+            "limit": self.limit,
+        }
+
+    def restore(self, kept: Kept) -> None:
+        """Give the same numbers to the same things.
+
+        :raises TraceFormatError: no state of numbers
+        """
+        numbers, free = kept.array("numbers", None), kept.array("free", None)
+        count, total = len(numbers), len(numbers) + len(free)
+        every = np.concatenate([numbers, free])
+        kept.indices("numbers", every, total)
+        kept.check(len(np.unique(every)) == total, "numbers")
+        low, high = kept.array("low", count, dtype=np.uint64), kept.array("high", count)
+        names = [n | h << 64 for n, h in zip(low.tolist(), high.tolist(), strict=True)]
+        self.of = dict(zip(names, numbers.tolist(), strict=True))
+        kept.check(len(self.of) == count, "low")
+        self.names = [None] * total
+        for name, number in self.of.items():
+            self.names[number] = name
+        self._free = free.tolist()
+        self._seen = np.full(max(64, total), _NEVER, np.int64)
+        self._seen[:total] = kept.array("seen", total)
+        self.limit = kept.integer("limit", self.least)
 
 
 def distinct(values: Any) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from replay.engine.kept import Kept, State
 from replay.linger.kernel import layout as L
 from replay.linger.numbers import Numbers, distinct
 from tracekit.events import event_columns
@@ -89,6 +90,7 @@ _PLAIN = (
 )
 LOCAL_CID = 1
 ANY_CID = 0xFFFFFFFF
+_KINDS = ("threads", "sockets", "sides", "descriptors")
 _KEPT = 1 << 16
 """Things of one kind that are held before those that are over are forgotten."""
 
@@ -171,6 +173,28 @@ class LingerStream:
         self._sockets(out, code, get)
         self._addresses(out, code, get)
         return out
+
+    def kept_state(self) -> State:
+        """What the numbers stand for, once the engine took notice of all."""
+        assert not self.inherited
+        assert not self.ends
+        return {
+            **{name: getattr(self, name).kept_state() for name in _KINDS},
+            "parents": np.array(list(self.parents.items()), np.int64).reshape(-1, 2),
+            "rows": self.rows,
+            "last_ts": self.last_ts,
+        }
+
+    def restore(self, kept: Kept) -> None:
+        """Know what another stream knew.
+
+        :raises TraceFormatError: no state of a stream
+        """
+        for name in _KINDS:
+            getattr(self, name).restore(kept.part(name))
+        self.parents = kept.table("parents")
+        self.rows = kept.integer("rows", 0)
+        self.last_ts = kept.integer("last_ts")
 
     def _rows(self, n: int) -> Any:
         if len(self._buffer) < L.B_COLS * n:

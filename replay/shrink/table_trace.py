@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from tracekit.store import Manifest, Trace, TraceWriter, arrow_schema
+from tracekit.store import Manifest, Place, Trace, TraceWriter, arrow_schema
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,7 +28,7 @@ class TableTrace(Trace):
     says of the host, the clock and what was recorded stays.
     """
 
-    def __init__(self, table: pa.Table, manifest: Manifest, path: Path) -> None:
+    def __init__(self, table: pa.Table, manifest: Manifest, path: Place) -> None:
         assert table.schema.names == _SCHEMA.names
         rows = table.num_rows
         at = _SCHEMA.get_field_index("seq")

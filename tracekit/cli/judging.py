@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracekit.cli.duration import parse_duration
@@ -62,11 +63,19 @@ class Judging:
         trace: Trace,
         *,
         only: Sequence[str] = (),
+        recorded: Sequence[str] = (),
+        since: Path | None = None,
+        checkpoint: Path | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> ReplayResult:
-        """Replay; the result remembers the options for the line that shows it again."""
+        """Replay; the result remembers the options for the line that shows it again.
+
+        ``since``, ``checkpoint``: the files of the state to go on from, and of the state to keep.
+        """
+        from replay.checkpoint import Checkpoint
         from replay.pipeline import run
 
+        before = None if since is None else Checkpoint.load(since)
         result = run(
             trace,
             only=only,
@@ -75,6 +84,11 @@ class Judging:
             linger_model=self.linger_model,
             slack_ns=self.slack_ns,
             generation=self.generation,
+            recorded=recorded,
+            since=before,
+            checkpoint=None if checkpoint is None else lambda state: state.save(checkpoint),
             progress=progress,
         )
-        return replace(result, options=self.words)
+        words = [word for name in recorded for word in ("--recorded", name)]
+        words += [] if since is None else ["--from", str(since)]
+        return replace(result, options=(*self.words, *words))

@@ -79,6 +79,22 @@ def replay(
     generation: Annotated[
         Generation, typer.Option(help="The QEMU whose calls are expected; auto: what explains most")
     ] = Generation.AUTO,
+    since: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="FILE", help="Go on from the state at the end of the trace before"
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the state at the end of this trace here"),
+    ] = None,
+    recorded: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EVENT", help="An event type that was recorded though none came, repeatable"
+        ),
+    ] = None,
     format: Annotated[Format, typer.Option(help="How to write the result")] = Format.TEXT,
     limit: Annotated[
         int | None,
@@ -109,7 +125,14 @@ def replay(
     codes = tuple(dict.fromkeys(code_of(name) for name in only or ()))
     opened = open_trace(trace)
     with progress(f"replaying {trace.name}", opened.manifest.rows) as told:
-        result = judging.run(opened, only=codes, progress=told)
+        result = judging.run(
+            opened,
+            only=codes,
+            recorded=recorded or (),
+            since=since,
+            checkpoint=checkpoint,
+            progress=told,
+        )
     if format is Format.JSON:
         from tracekit.report.json import render_json
 

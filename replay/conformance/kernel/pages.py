@@ -9,6 +9,7 @@ from typing import Any
 
 from ._jit import jit
 from .layout import CHUNK, CHUNK_SHIFT, H_KEY, H_ROW, H_UNIFORM
+from .rows import fill_unknown, first_of, states_in
 
 __all__ = ("MOST_CHUNKS", "assign", "classify", "find", "forget", "value_at")
 
@@ -58,9 +59,8 @@ def classify(table: Any, data: Any, proc: int, lo: int, hi: int) -> int:
         elif table[at, H_ROW] < 0:
             found |= 1 << table[at, H_UNIFORM]
         else:
-            row = table[at, H_ROW]
-            for i in range(page & (CHUNK - 1), ((end - 1) & (CHUNK - 1)) + 1):
-                found |= 1 << int(data[row, i])
+            first, last = page & (CHUNK - 1), ((end - 1) & (CHUNK - 1)) + 1
+            found |= states_in(data, table[at, H_ROW], first, last)
         page = end
     return found
 
@@ -80,9 +80,10 @@ def find(table: Any, data: Any, proc: int, lo: int, hi: int, states: int) -> int
             if states >> uniform & 1:
                 return page
         else:
-            for i in range(page, end):
-                if states >> int(data[row, i & (CHUNK - 1)]) & 1:
-                    return i
+            first, last = page & (CHUNK - 1), ((end - 1) & (CHUNK - 1)) + 1
+            i = first_of(data, row, first, last, states)
+            if i < last:
+                return page + i - first
         page = end
     return hi
 
@@ -141,9 +142,7 @@ def assign(
             data[row, :] = table[at, H_UNIFORM]
         first, last = page & (CHUNK - 1), ((end - 1) & (CHUNK - 1)) + 1
         if unknown_only:
-            for i in range(first, last):
-                if data[row, i] == 0:
-                    data[row, i] = value
+            fill_unknown(data, row, first, last, value)
         else:
             data[row, first:last] = value
         page = end

@@ -144,11 +144,13 @@ def room(k: Any, need: int, rows: int) -> int:
     if max(g[G_CT] - k.ct.shape[0], g[G_MM] - k.mm.shape[0], g[G_AM] - k.am.shape[0]) + rows >= 0:
         g[G_DENSE] = rows
         return GROW_DENSE
-    if g[G_WTOP] + g[G_REMAINING] + g[G_ROWS] + 64 > k.W.shape[0]:
+    grows = k.W.shape[0] < MOST_WATCHES
+    if grows and g[G_WTOP] + g[G_REMAINING] + g[G_ROWS] + 64 > k.W.shape[0]:
         return GROW_WATCHES
     some = g[G_REMAINING] + g[G_ACTIVE] + g[G_ROWS]
     if g[G_OUT] + (2 * some if g[C_IN_PLACE] else some) + 64 > k.W.shape[0]:
-        return GROW_WATCHES
+        if grows or g[G_OUT]:  # records that are taken out make room, too
+            return GROW_WATCHES
     if g[G_SLOTS] + 4 > k.S.shape[0] or g[G_GMEM] + 4 > k.S.shape[0]:
         return GROW_TABLES
     if g[G_SPACES] + 4 > k.S.shape[0] or g[G_R] + 4 > k.S.shape[0] or g[G_D] + 4 > k.S.shape[0]:
@@ -396,7 +398,7 @@ def run(k: Any, b: Any, start: int, end: int) -> tuple[int, int]:
                 k.T[proc, P_LAST_GAP] = min(k.T[proc, P_LAST_GAP], b[B_TS, i] - 1)
             return_frame(k, thread, ret, ts, b[B_SEQ, i])
         one(k, b, i, thread, ev)
-        if g[G_FULL]:
+        if g[G_FULL] or g[G_OUT] + 8 >= k.W.shape[0]:
             overflowed(k, records)
     return end, GROW_NONE
 
@@ -420,6 +422,6 @@ def finish(k: Any, ts: int) -> None:
         end_in_hand(k, thread, NULL, -1, END_TRACE)
     judge_entries(k)
     drop_all_uncovered(k)
-    if k.g[G_FULL]:
+    if k.g[G_FULL] or k.g[G_OUT] + 8 >= k.W.shape[0]:
         overflowed(k, records)
     forget_watches(k, Y_END, True)

@@ -20,6 +20,8 @@ PART = 1 << PART_BITS
 PARTS = CHUNK // PART
 ROWS_A_CALL = 1 << 16
 """Most runs of pages that one call can be reported with."""
+MOST_WATCHES = 1 << 19
+"""Most rows of watches and of records; a trace that needs more has its planes forgotten."""
 MAX_CHUNKS = 1 << 16
 """A range of more chunks (64 TiB) is no range that a machine has: what it covers becomes
 unknown."""

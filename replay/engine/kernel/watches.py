@@ -308,6 +308,8 @@ def take_out(k: Any, row: int, a: int, b: int, flag: bool, by: int, rule: int, s
         q = next_without(k, space, p, hi, bit, bit)
         if flag and k.g[G_WFREE] < 0 and k.g[G_WTOP] + 8 >= k.W.shape[0]:
             apply_map(k, space, p, hi, X_CLEAR, bit)  # more runs than one call is reported with
+            if k.W.shape[0] >= MOST_WATCHES:
+                k.g[G_FULL] = 1
         elif flag:
             doubtful, q = in_flight(k, by, w[W_PROC], kind, p, q)
             other = new_row(k)
