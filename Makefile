@@ -16,7 +16,7 @@ export TRACEKIT_LAB_KERNEL ?= $(abspath ../shared/lab/bzImage)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lab-test lint types fuzz matrix bench docs notebooks site capacity assets wheel clean
+.PHONY: help demo test check lab-test lint types fuzz matrix nightly bench docs notebooks site capacity assets wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,11 +45,11 @@ fuzz: $(READY)  ## hostile inputs for every parser, half an hour (SECONDS=...), 
 matrix: $(READY)  ## every fault and every workload, half an hour (MATRIX=...); writes docs/matrix.md
 	PYTHONPATH=tests NUMBA_DISABLE_JIT=1 $(RUN) matrix $(MATRIX)
 
-bench: $(READY)  ## measure import and replay
-	$(VENV)/bin/python benchmarks/import.py
-	$(VENV)/bin/python benchmarks/replay.py
-	$(RUN) benchmarks.models
-	$(RUN) benchmarks.conformance
+nightly: $(READY)  ## the project audits itself: recordings, matrix, losses, fuzzers, long tests (NIGHTLY=...)
+	PYTHONPATH=tests $(RUN) nightly $(NIGHTLY)
+
+bench: $(READY)  ## measure everything (BENCH=...): benchmarks/results.json, README.md's table
+	$(RUN) benchmarks $(BENCH)
 
 docs: $(READY)  ## write the generated pages anew
 	$(VENV)/bin/python docs/generate.py

@@ -13,6 +13,7 @@ import typer
 
 from tracekit import __version__
 from tracekit.cli import (
+    audit,
     checks,
     collect,
     demo,
@@ -75,6 +76,7 @@ app.command("whatif")(whatif.whatif)
 app.command("shrink")(shrink.shrink)
 app.command("report")(report.report)
 app.command("export")(export.export)
+app.command("audit")(audit.audit)
 app.command("explain")(explain.explain)
 app.command("checks")(checks.checks)
 app.command("schema")(schema.schema)

@@ -29,7 +29,9 @@ def colour_wanted() -> bool:
 
 
 @contextmanager
-def progress(doing: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def progress(
+    doing: str, total: int | None = None, unit: str = "events"
+) -> Iterator[Callable[[int], None]]:
     """Show that work goes on, and how many events (of ``total``) are done; silent in a pipe."""
     if not sys.stderr.isatty():
         yield lambda done: None
@@ -45,7 +47,7 @@ def progress(doing: str, total: int | None = None) -> Iterator[Callable[[int], N
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(visible(doing, 40), total=total, rows="")
-        yield lambda done: bar.update(task, completed=done, rows=f"{done:,} events")
+        yield lambda done: bar.update(task, completed=done, rows=f"{done:,} {unit}")
 
 
 def write_output(text: str, to: Path | None) -> None:

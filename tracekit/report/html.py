@@ -7,15 +7,10 @@ fetched, so that even markup that got through would do nothing.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
 from itertools import islice
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from tracekit import __version__
@@ -31,6 +26,7 @@ from tracekit.report.escape import visible
 from tracekit.report.figures import memory_figure, socket_figure, timeline_figure
 from tracekit.report.footer import footer, reason_text
 from tracekit.report.gathered import Gathered
+from tracekit.report.inlined import asset, content_hash, template
 from tracekit.report.page import CheckPage
 from tracekit.report.sockets import SocketLife
 from tracekit.report.telling import (
@@ -60,9 +56,9 @@ _STYLES = ("vendor/uplot/uPlot.min.css", "report.css")
 
 def render_html(result: ReplayResult, explained: Mapping[str, CheckPage], found: Gathered) -> str:
     """The whole page.  ``explained``: each check's page, by code."""
-    scripts = [_asset(name) for name in _SCRIPTS]
+    scripts = [asset(name) for name in _SCRIPTS]
     ordered = list(in_reading_order(result.findings))
-    return _template().render(
+    return template("report.html.j2").render(
         version=__version__,
         title=visible(result.trace.path.rsplit("/", 1)[-1], 80),
         path=visible(result.trace.path),
@@ -87,29 +83,9 @@ def render_html(result: ReplayResult, explained: Mapping[str, CheckPage], found:
         doubts=[visible(d) for d in found.doubts],
         data=chart_data(result, found),
         scripts=[Markup(s) for s in scripts],
-        hashes=[_hash(s) for s in scripts],
-        styles=[Markup(_asset(name)) for name in _STYLES],
+        hashes=[content_hash(s) for s in scripts],
+        styles=[Markup(asset(name)) for name in _STYLES],
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_asset("report.html.j2"))
-
-
-@cache
-def _asset(name: str) -> str:
-    text = (files("tracekit.report") / "assets" / name).read_text(encoding="utf-8")
-    assert "</script" not in text or not name.endswith(".js"), f"{name} would end its element"
-    return text
-
-
-def _hash(script: str) -> str:
-    digest = hashlib.sha256(script.encode("utf-8")).digest()
-    return f"sha256-{base64.b64encode(digest).decode()}"
 
 
 def _verdict(result: ReplayResult) -> str:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
+
+from tracekit.store.location import Place
 
 __all__ = ("footer_is_intact", "seal_footer")
 
@@ -33,9 +35,10 @@ def seal_footer(path: Path) -> None:
         file.write(_MARK + zlib.crc32(footer).to_bytes(4, "little") + footer + tail)
 
 
-def footer_is_intact(path: Path) -> bool:
+def footer_is_intact(path: Place) -> bool:
     """Whether the checksum is there and right."""
-    with path.open("rb") as file:
+    with path.open("rb") as opened:
+        file = cast(BinaryIO, opened)
         end = file.seek(0, os.SEEK_END)
         footer = _footer(file, end)
         if footer is None or end < _TAIL + len(footer) + _SEAL:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from tracekit import __version__
 from tracekit.errors import TraceFormatError
 from tracekit.events import SCHEMA_VERSION
+from tracekit.store.location import Place
 
 __all__ = ("KEY", "Manifest", "RecordedName")
 
@@ -86,7 +86,7 @@ class Manifest:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: bytes | str, path: Path) -> Manifest:
+    def from_json(cls, text: bytes | str, path: Place) -> Manifest:
         """Read what :meth:`to_json` wrote; keys of a later version are ignored.
 
         :raises TraceFormatError: not a manifest, or of a schema that this version does not read
@@ -182,7 +182,7 @@ def _is_text(value: object) -> bool:
 class _Fields:
     """A JSON object of unknown origin, taken apart field by field."""
 
-    def __init__(self, raw: object, path: Path) -> None:
+    def __init__(self, raw: object, path: Place) -> None:
         if not isinstance(raw, dict):
             raise TraceFormatError(f"{path}: the manifest is not a JSON object where one is due")
         self._raw: dict[str, Any] = raw

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,16 +13,19 @@ import pyarrow as pa
 from tracekit.errors import TraceFormatError, UnknownNameError, UsageError
 from tracekit.escape import html_table
 from tracekit.events import COLUMNS, COMMON, EVENT_TYPES, event_columns
+from tracekit.store.location import Place, Remote, locate
 from tracekit.store.manifest import Manifest
 from tracekit.store.schema import arrow_schema
 from tracekit.store.segment import (
     Segment,
     check_follows,
+    in_batches,
     open_segment,
     parquet,
     reading,
     segment_paths,
 )
+from tracekit.store.shards import shards_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,22 +35,22 @@ __all__ = ("Trace", "open_trace")
 _SCHEMA = arrow_schema()
 
 
-def open_trace(path: str | Path) -> Trace:
+def open_trace(path: str | Place) -> Trace:
     """Open a trace and check that it is one; its rows are read later, and in pieces.
 
     :raises TraceFormatError: not a trace, damaged, of another schema, or not to be read
     """
-    path = Path(path)
-    segments = [open_segment(p) for p in segment_paths(path)]
+    place = path if isinstance(path, Remote) else locate(path)
+    segments = [open_segment(p) for p in segment_paths(place)]
     for before, after in itertools.pairwise(segments):
         check_follows(before, after)
-    return Trace(path, segments)
+    return Trace(place, segments)
 
 
 class Trace:
     """One recording: a manifest, and a table of events ordered by ``seq`` (and so by time)."""
 
-    def __init__(self, path: Path, segments: Sequence[Segment]) -> None:
+    def __init__(self, path: Place, segments: Sequence[Segment]) -> None:
         assert segments
         self.path = path
         self.manifest: Manifest = reduce(Manifest.merged, (s.manifest for s in segments))
@@ -84,10 +86,10 @@ class Trace:
         _check_columns(wanted)
         last_ns = -(1 << 63)
         for segment in self._segments:
-            with reading(segment.path), parquet(segment.path) as file:
+            with reading(segment.path), parquet(segment.path, segment.footer) as file:
                 there = [c for c in wanted if c in segment.columns]
                 left = segment.manifest.rows
-                for batch in file.iter_batches(rows, columns=there, use_threads=False):
+                for batch in in_batches(file, rows, there, segment):
                     left -= batch.num_rows
                     batch = _completed(batch, wanted)
                     last_ns = _check_batch(batch, last_ns, segment.path)
@@ -111,6 +113,20 @@ class Trace:
                 with reading(segment.path):
                     found.append(_single_rows(segment, here, schema))
         return pa.concat_tables(found) if found else schema.empty_table()
+
+    def shards(self, rows: int) -> Iterator[Trace]:
+        """The trace in shards of about so many rows; itself if it has no more.
+
+        Each is a trace with the numbers that its events have in this one.  What the recording lost
+        is said by the first alone, so that together they say what this one does.
+
+        :raises TraceFormatError: the trace is damaged
+        """
+        if self.manifest.rows <= rows:
+            yield self
+            return
+        for segments in shards_of(self._segments, rows):
+            yield Trace(self.path, segments)
 
     def __len__(self) -> int:
         return self.manifest.rows
@@ -138,7 +154,7 @@ class Trace:
 
         frames = []
         for segment in self._segments:
-            frame = pl.scan_parquet(segment.path, glob=False)
+            frame = _lazily(segment)
             try:
                 frame.collect_schema()  # stricter than Arrow, which has read it before
             except pl.exceptions.PolarsError as why:
@@ -153,6 +169,33 @@ class Trace:
                 )
             frames.append(frame.select(columns))
         return frames[0] if len(frames) == 1 else pl.concat(frames)
+
+
+def _lazily(segment: Segment) -> pl.LazyFrame:
+    """The file for polars.  What is elsewhere, or a part, is read here: the columns asked for."""
+    import polars as pl
+
+    path = segment.path
+    if segment.groups is None and not isinstance(path, Remote):
+        return pl.scan_parquet(path, glob=False)
+    from polars.io.plugins import register_io_source
+
+    def frames(
+        columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        with reading(path), parquet(path, segment.footer) as file:
+            for batch in in_batches(file, size or 1 << 16, columns, segment):
+                frame = pl.from_arrow(batch.slice(0, rows))
+                assert isinstance(frame, pl.DataFrame)
+                rows = None if rows is None else rows - len(frame)
+                yield frame if predicate is None else frame.filter(predicate)
+                if rows == 0:
+                    return
+
+    with reading(path), parquet(path, segment.footer) as file:
+        like = pl.from_arrow(file.schema_arrow.empty_table())
+    assert isinstance(like, pl.DataFrame)
+    return register_io_source(frames, schema=like.schema)
 
 
 def _check_columns(wanted: Sequence[str]) -> None:
@@ -176,7 +219,7 @@ def _completed(batch: pa.RecordBatch, wanted: Sequence[str]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, names=list(wanted))
 
 
-def _check_batch(batch: pa.RecordBatch, last_ns: int, path: Path) -> int:
+def _check_batch(batch: pa.RecordBatch, last_ns: int, path: Place) -> int:
     """What the replay relies on: no null where none may be, and time that never runs back."""
     for column in batch.columns:
         if pa.types.is_dictionary(column.type):
@@ -196,7 +239,7 @@ def _check_batch(batch: pa.RecordBatch, last_ns: int, path: Path) -> int:
     return int(times[-1])
 
 
-def _check_complete(left: int, path: Path) -> None:
+def _check_complete(left: int, path: Place) -> None:
     """A damaged page header, which has no checksum, reads as an empty page and is no error."""
     if left:
         raise TraceFormatError(f"{path} is damaged: {left:,} rows could not be read")
@@ -216,9 +259,9 @@ def _single_rows(segment: Segment, wanted: np.ndarray, schema: pa.Schema) -> pa.
     there = [name for name in schema.names if name in segment.columns]
     found: list[pa.RecordBatch] = []
     left = segment.manifest.rows
-    with parquet(segment.path) as file:
+    with parquet(segment.path, segment.footer) as file:
         # Not by the row groups' statistics: their accessors abort the process on a damaged footer.
-        for group in range(file.num_row_groups):
+        for group in range(file.num_row_groups) if segment.groups is None else segment.groups:
             numbers = [
                 batch.column(0).to_numpy()
                 for batch in file.iter_batches(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,10 +13,19 @@ import pyarrow.parquet as pq
 from tracekit.errors import TraceFormatError
 from tracekit.events import COLUMNS, COMMON
 from tracekit.store.footer import footer_is_intact
+from tracekit.store.location import Place, Remote
 from tracekit.store.manifest import KEY, Manifest
 from tracekit.store.schema import arrow_type
 
-__all__ = ("Segment", "check_follows", "open_segment", "parquet", "reading", "segment_paths")
+__all__ = (
+    "Segment",
+    "check_follows",
+    "in_batches",
+    "open_segment",
+    "parquet",
+    "reading",
+    "segment_paths",
+)
 
 _OURS = frozenset(c.name for c in COLUMNS)
 _MAX_SEGMENTS = 100_000
@@ -25,20 +33,29 @@ _MAX_SEGMENTS = 100_000
 
 @dataclass(frozen=True)
 class Segment:
-    """One complete file of a trace; ``columns``: those of ours that it has."""
+    """One complete file of a trace; ``columns``: those of ours that it has.
 
-    path: Path
+    ``footer``: of a file elsewhere, which is not to be fetched again.  ``groups``: the row groups
+    that count, if not all do (:mod:`tracekit.store.shards`); the manifest is of those.
+    """
+
+    path: Place
     manifest: Manifest
     columns: frozenset[str]
+    footer: pq.FileMetaData | None = None
+    groups: range | None = None
 
 
-def segment_paths(path: Path) -> list[Path]:
+def segment_paths(path: Place) -> Sequence[Place]:
     """The file itself, or the folder's ``*.parquet`` files in name order."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISDIR(mode):
             return [path]
-        found = sorted(p for p in path.iterdir() if p.suffix == ".parquet" and p.name[0] != ".")
+        found = sorted(
+            (p for p in path.iterdir() if p.suffix == ".parquet" and p.name[0] != "."),
+            key=lambda p: p.name,
+        )
     except OSError as why:
         raise TraceFormatError(f"cannot read {path}: {why.strerror}") from None
     except ValueError:
@@ -50,7 +67,7 @@ def segment_paths(path: Path) -> list[Path]:
     return found
 
 
-def open_segment(path: Path) -> Segment:
+def open_segment(path: Place) -> Segment:
     """Check one file: a regular one, intact footer, our manifest, our columns.
 
     :raises TraceFormatError: it is not
@@ -88,10 +105,11 @@ def open_segment(path: Path) -> Segment:
                 f"{path} holds {file.metadata.num_rows:,} rows and its manifest says "
                 f"{manifest.rows:,}"
             )
-        return Segment(path, manifest, frozenset(schema.names) & _OURS)
+        footer = file.metadata if isinstance(path, Remote) else None
+        return Segment(path, manifest, frozenset(schema.names) & _OURS, footer)
 
 
-def _check_types(schema: pa.Schema, path: Path) -> None:
+def _check_types(schema: pa.Schema, path: Place) -> None:
     """The common columns are there, no name is there twice, and what is there has our type."""
     absent = [c.name for c in COMMON if c.name not in schema.names]
     if absent:
@@ -120,14 +138,36 @@ def check_follows(before: Segment, after: Segment) -> None:
 
 
 @contextmanager
-def parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """The file, open, with every page's checksum verified."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        yield file
+def parquet(path: Place, footer: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
+    """The file, open, with every page's checksum verified; from elsewhere, ranges are read.
+
+    Arrow reads ahead only where a read is a request: it would keep all that it has read ahead.
+    """
+    with ExitStack() as opened:
+        source = opened.enter_context(path.open("rb")) if isinstance(path, Remote) else path
+        yield opened.enter_context(
+            pq.ParquetFile(
+                source,
+                metadata=footer,
+                pre_buffer=isinstance(path, Remote),
+                page_checksum_verification=True,
+            )
+        )
+
+
+def in_batches(
+    file: pq.ParquetFile, rows: int, columns: Sequence[str] | None, segment: Segment
+) -> Iterator[pa.RecordBatch]:
+    """The open segment's rows in order; from elsewhere, what is read ahead is one row group."""
+    if segment.groups is None and not isinstance(segment.path, Remote):
+        yield from file.iter_batches(rows, columns=columns, use_threads=False)
+        return
+    for group in range(file.num_row_groups) if segment.groups is None else segment.groups:
+        yield from file.iter_batches(rows, [group], columns=columns, use_threads=False)
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Place) -> Iterator[None]:
     """Whatever the Parquet library says about a damaged file, in one sentence."""
     try:
         yield

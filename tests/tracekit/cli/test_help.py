@@ -20,11 +20,12 @@ COMMANDS = (
     "shrink",
     "report",
     "export",
+    "audit",
     "explain",
     "checks",
     "schema",
 )
-HEAVY = ("polars", "numba", "pyarrow", "numpy", "pandas")
+HEAVY = ("polars", "numba", "pyarrow", "numpy", "pandas", "dask", "distributed", "jinja2")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([c, "--help"] for c in COMMANDS)])
