@@ -4,7 +4,7 @@ The load: a process on each CPU calls ioctl() at a steady rate; each call is two
 vsock.  CPU time is that of the whole command (user + system), and of the process that moves pages
 alone, as a share of one CPU.  With ``--cost``: what recording costs the recorded program.
 
-Example: sudo python benchmarks/collect.py
+Example: sudo python -m benchmarks.collect
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from benchmarks.figures import say, skipped
+from benchmarks.processes import ROOT
+
 EVENTS = ("syscalls:sys_enter_ioctl", "syscalls:sys_exit_ioctl")
 FIOCLEX = 0x5451
 BURST_S = 0.002
@@ -148,7 +153,7 @@ def show(figures: Figures) -> None:
     """Two lines."""
     print(f"{figures.recorder}: {figures.rate:,} events/s asked, {figures.buffer_kb} KiB a CPU")
     if figures.refused:
-        print(f"  refuses: {figures.refused}")
+        skipped(f"{figures.recorder} refuses: {figures.refused}")
         return
     moving = figures.moving_share
     print(
@@ -156,6 +161,11 @@ def show(figures: Figures) -> None:
         f" whole command {figures.cpu_share:.1%} of a CPU"
         + (f", moving pages {moving:.1%}" if moving is not None else "")
     )
+    name = f"{figures.recorder}, {figures.rate:,} events/s asked, {figures.buffer_kb} KiB a CPU"
+    say(f"{name}: lost", figures.lost, "events")
+    say(f"{name}: whole command", 100 * figures.cpu_share, "% of a CPU")
+    if moving is not None:
+        say(f"{name}: moving pages", 100 * moving, "% of a CPU", most=100 * MOST_SHARE)
 
 
 def cost(folder: Path) -> dict[str, float]:
@@ -198,7 +208,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="figures as JSON, one object a line")
     options = parser.parse_args()
     if os.geteuid() != 0:
-        print("skipped: recording needs root")
+        skipped("recording needs root")
         return 0
     runs = {
         "spool": lambda at: with_tracekit(1_000_000, 1400, options.seconds, at, ["--spool"]),
@@ -219,6 +229,7 @@ def main() -> int:
                     held = held and figures.events + figures.lost >= figures.made
         if options.only in (None, "cost"):
             found = cost(Path(name))
+            say("collect, what an event costs the recorded program", found["ns_per_event"], "ns")
             text = f"an event costs the recorded program {found['ns_per_event']:.0f} ns"
             print(json.dumps(found) if options.json else text)
     return 0 if held else 1

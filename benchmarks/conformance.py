@@ -1,12 +1,12 @@
 """How fast conversions are compared: ``python -m benchmarks.conformance [N]``.
 
 N conversions of 4 KiB to 64 KiB over 1 GiB, in the order of each generation, as the calls that a
-recording would give, made batch by batch; and the memory at its peak for N and for 4 N.
+recording would give, made batch by batch; and the memory at its peak for N and for 4 N.  That is a
+part of what ``tracekit replay`` does; benchmarks/replay.py measures it with what comes before.
 """
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import time
@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.figures import say
+from benchmarks.processes import MIB, own_peak
 from replay.conformance.kernel import layout as K
 from replay.conformance.matcher import GENERATIONS, Matcher
 
@@ -84,14 +86,18 @@ def follow(generation: str, conversions: int) -> None:
         done += (len(rows) - 4) // 3
     took, cpu = time.perf_counter() - start, time.process_time() - cpu
     matcher.finish()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    peak = own_peak() * MIB / 1e6
     tally = matcher.tally
     print(
         f"{generation:<7} {tally.compared:>10,} conversions, {tally.compared / took / 1e6:.2f} M/s "
         f"({tally.compared / cpu / 1e6:.2f} M a second of CPU), "
-        f"{tally.conforming:,} conform, {tally.diverging:,} do not, {peak} MiB at most",
+        f"{tally.conforming:,} conform, {tally.diverging:,} do not, {peak:.0f} MB at most",
         flush=True,
     )
+    assert tally.compared == tally.conforming == done, "not every conversion conforms"
+    name = f"conformance alone, {generation}, calls in memory, {done:,} conversions"
+    say(name, done / cpu / 1e6, "M conversions/s")
+    say(f"{name}, peak memory", peak, "MB")
 
 
 def main() -> None:

@@ -1,122 +1,100 @@
 """tracekit's import against ``trace-cmd report``, on the same recording in one run.
 
-Whole processes: user + system CPU seconds, medians of three, interleaved; peak memory; rows written
-per event read.  ``trace-cmd`` writes its text to /dev/null, tracekit Parquet to a temporary folder.
+Usage: python -m benchmarks.import [RECORDING.dat] [--times N]
 
-Example: python benchmarks/import.py RECORDING.dat
+Whole processes: user + system CPU seconds, medians of three, interleaved; rows written per event
+read; bytes of Parquet an event; peak memory, and that with the recording ten times over.
+``trace-cmd`` writes its text to /dev/null, tracekit Parquet to a temporary folder.  Exit status 1
+if events are missing.  Without an argument: the long recording of ``$TRACEKIT_TRACES``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
-DEFAULT = "long/trace-long-type1-buggy-7.3.4-tracekit-lab.dat"
-LEAST_ROWS = 0.95
-MOST_MEMORY_MIB = 400
-ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from benchmarks.figures import say, skipped
+from benchmarks.longer import recording_times
+from benchmarks.processes import MIB, long_recording, measured, ours
+
+LEAST_ROWS = 0.9
+MOST_MEMORY_MB = 300
+MOST_GROWTH = 1.1
+MANY = 1_000_000
+"""Events from which on the bytes of one are of interest: below, what every trace has weighs."""
 
 
-def measured(words: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """CPU seconds and peak resident MiB of a command, whose output goes to /dev/null.
-
-    :raises SystemExit: it fails
-    """
-    child = os.fork()
-    if not child:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        try:
-            os.execvpe(words[0], words, environment)
-        except OSError as error:
-            print(f"error: cannot run {words[0]}: {error.strerror}", file=sys.stderr)
-            os._exit(127)
-    _, status, usage = os.wait4(child, 0)
-    if status:
-        raise SystemExit(f"error: {' '.join(words[:3])} ... failed")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-
-
-def command() -> list[str]:
-    """How ``tracekit import`` is called; as a library where the command is not there."""
-    if (ROOT / "tracekit" / "__main__.py").is_file():
-        return [sys.executable, "-m", "tracekit", "import"]
-    call = (
-        "import sys, pathlib, tracekit.importers as i;"
-        "i.import_files([pathlib.Path(sys.argv[1])], pathlib.Path(sys.argv[3]))"
-    )
-    return [sys.executable, "-c", call]
-
-
-def counts(trace: Path) -> tuple[int, int]:
-    """Rows written and events read, by the trace's own manifest."""
-    sys.path.insert(0, str(ROOT))
+def counts(trace: Path) -> tuple[int, int, int]:
+    """Rows written and events read, by the trace's own manifest; and what it spans."""
     from tracekit.store import open_trace
 
     manifest = open_trace(trace).manifest
-    return manifest.rows, sum(entry.count for entry in manifest.recorded)
+    begin, end = manifest.span_ns or (0, 0)
+    return manifest.rows, sum(entry.count for entry in manifest.recorded), end - begin
 
 
 def main() -> int:
-    """Measure, print, and return 1 if a target is missed."""
+    """Measure, print, and return 1 if events are missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    folder = os.environ.get("TRACEKIT_TRACES")
     parser.add_argument("recording", nargs="?", type=Path)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="figures as one JSON object")
+    parser.add_argument("--times", type=int, default=10, help="for the memory of a longer one")
     options = parser.parse_args()
-    recording = options.recording or (Path(folder) / DEFAULT if folder else None)
+    recording = options.recording or long_recording()
     if recording is None or not recording.is_file():
-        print("skipped: no recording given, and TRACEKIT_TRACES has none")
+        skipped("no recording given, and $TRACEKIT_TRACES has no long one")
         return 0
-    if shutil.which("trace-cmd") is None:
-        print("skipped: trace-cmd is not installed")
-        return 0
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ours: list[float] = []
-    theirs: list[float] = []
-    memory: list[float] = []
+    peer = shutil.which("trace-cmd")
+    mine: list[float] = []
+    other: list[float] = []
+    peaks: list[float] = []
     with tempfile.TemporaryDirectory() as temporary:
-        out = Path(temporary) / "t.parquet"
-        ask = [*command(), str(recording), "-o", str(out)]
-        measured(ask, environment)  # the first run may have to compile
+        out, many = Path(temporary) / "t.parquet", Path(temporary) / "many.dat"
+        ask = ours("import", str(recording), "-o", str(out))
+        measured(ask)  # the first run may have to compile
         for _ in range(options.runs):
-            seconds, peak = measured(ask, environment)
-            ours.append(seconds)
-            memory.append(peak)
-            theirs.append(measured(["trace-cmd", "report", str(recording)], environment)[0])
-        rows, events = counts(out)
+            cost = measured(ask)
+            mine.append(cost.cpu)
+            peaks.append(cost.peak)
+            if peer:
+                other.append(measured([peer, "report", str(recording)]).cpu)
+        rows, events, span_ns = counts(out)
         size = out.stat().st_size
-    mine, other = statistics.median(ours), statistics.median(theirs)
-    figures = {
-        "events_read": events,
-        "rows_written": rows,
-        "rows_per_event": round(rows / max(events, 1), 4),
-        "tracekit_cpu_s": round(mine, 3),
-        "trace_cmd_cpu_s": round(other, 3),
-        "ratio": round(mine / other, 3),
-        "million_events_per_cpu_s": round(events / mine / 1e6, 2),
-        "peak_mib": round(max(memory)),
-        "parquet_bytes": size,
-    }
-    if options.json:
-        print(json.dumps(figures))
+        recording_times(recording, many, options.times, span_ns)
+        long = measured(ours("import", str(many), "-o", str(out))).peak * MIB / 1e6
+        more = counts(out)[0]
+    cpu, peak = statistics.median(mine), max(peaks) * MIB / 1e6
+    share, growth, runs = rows / max(events, 1), long / peak, options.runs
+    print(f"{recording.name}: {events:,} events read, {rows:,} rows written")
+    print(f"  rows / events      {share:.2%}  (at least {LEAST_ROWS:.0%})")
+    print(f"  tracekit import    {cpu:.2f} s CPU, {events / cpu / 1e6:.2f} M events/s")
+    say("import, rows per event", share, "", least=LEAST_ROWS)
+    say("import", events / cpu / 1e6, "M events/s", runs=runs, least=2.5, stretch=4)
+    if other:
+        theirs = statistics.median(other)
+        print(f"  trace-cmd report   {theirs:.2f} s CPU, {theirs / cpu:.2f} times as much")
+        speed = events / theirs / 1e6
+        name = "trace-cmd report of the same recording"
+        say(name, speed, "M events/s", runs=runs, shown=True)
+        say("CPU of trace-cmd report / that of import", theirs / cpu, "x", runs=runs, least=5)
     else:
-        print(f"{recording.name}: {events:,} events read, {rows:,} rows written")
-        print(f"  rows / events      {rows / max(events, 1):.2%}  (at least {LEAST_ROWS:.0%})")
-        print(f"  tracekit import    {mine:.2f} s CPU, {events / mine / 1e6:.2f} M events/s")
-        print(f"  trace-cmd report   {other:.2f} s CPU")
-        print(f"  ratio              {mine / other:.2f}  (below 1)")
-        print(f"  peak memory        {max(memory):.0f} MiB  (at most {MOST_MEMORY_MIB})")
-        print(f"  Parquet            {size / 1e6:.1f} MB")
-    held = rows >= LEAST_ROWS * events and mine < other and max(memory) <= MOST_MEMORY_MIB
-    return 0 if held else 1
+        skipped("trace-cmd is not installed")
+    print(f"  Parquet            {size / 1e6:.1f} MB, {size / rows:.2f} bytes an event")
+    if rows >= MANY:
+        say("import, Parquet", size / rows, "bytes an event", most=4, stretch=3)
+    print(f"  peak memory        {peak:.0f} MB  (at most {MOST_MEMORY_MB})")
+    print(f"  {options.times} times as long  {long:.0f} MB, {growth:.2f} times as much")
+    say("import, peak memory", peak, "MB", runs=runs, most=MOST_MEMORY_MB, stretch=250)
+    name = f"import, peak memory with {options.times} times the events / with the recording"
+    say(name, growth, "x", most=MOST_GROWTH, stretch=1.05)
+    return 0 if share >= LEAST_ROWS and more == options.times * rows else 1
 
 
 if __name__ == "__main__":

@@ -1,19 +1,18 @@
 """The socket engine through ``judge_lingering``, the function that ``replay`` calls.
 
-Usage: python benchmarks/linger.py [MILLIONS OF EVENTS]
+Usage: python -m benchmarks.linger [MILLIONS OF EVENTS]
 
 Made recordings, repeated with other ports until they are long (4 million events by default):
 packet-heavy (bulk data, one fault in each repetition), mixed (the same among three times as many
 other events), and many short connections.  Prints events per second of CPU time (user and system,
-the best of five runs in one process, after one that pays for imports and compiled code), and peak
+the median of five runs in one process, after one that pays for imports and compiled code), and peak
 memory of fresh processes over a quarter of the packet-heavy trace and over all of it.  Checks that
 each run finds every planted fault, judges every close and says nothing else.
 """
 
 from __future__ import annotations
 
-import resource
-import subprocess
+import statistics
 import sys
 import tempfile
 import time
@@ -26,9 +25,13 @@ if TYPE_CHECKING:
 
     from tracekit.synth.vsock.generate import Made
 
-if __name__ == "__main__":
-    sys.path.pop(0)  # this file's folder, where the package "replay" would be another file
+if __name__ == "__main__":  # else this file's folder, where the package "replay" is another file
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from benchmarks.figures import say
+from benchmarks.processes import MIB, once, own_peak
+
+RUNS = 5
 FIRST_PORT, PORTS = 49_152, 1 << 24
 BATCH_EVENTS = 1 << 16
 
@@ -36,7 +39,7 @@ BATCH_EVENTS = 1 << 16
 def main() -> int:
     """Run the benchmark; 0 if every result is right."""
     if len(sys.argv) == 3 and sys.argv[1] == "--once":
-        return once(Path(sys.argv[2]))
+        return alone(Path(sys.argv[2]))
     events = int(float(sys.argv[1] if len(sys.argv) > 1 else 4) * 1_000_000)
     from tracekit.synth.vsock.generate import generate
 
@@ -54,11 +57,13 @@ def main() -> int:
             times, rows = write(path, made, events, others)
             seconds = timed(path, made, times)
             print(f"{name + ', events/s of CPU':<32} {rows / seconds / 1e6:.2f} M of {rows:,}")
+            say(f"sockets, {name}", rows / seconds / 1e6, "M events/s", runs=RUNS)
         quarter = Path(folder) / "quarter.parquet"
         write(quarter, bulk, events // 4, 0)
-        small, large = peak_mb(quarter), peak_mb(heavy)
+        small, large = (once(__file__, str(path)) * MIB / 1e6 for path in (quarter, heavy))
         print(f"{'peak RSS, a quarter':<32} {small:.0f} MB")
         print(f"{'peak RSS, the whole':<32} {large:.0f} MB ({large / small:.2f}x)")
+        say("sockets, peak memory", large, "MB")
     return 0
 
 
@@ -132,41 +137,33 @@ def repeated(base: pa.Table, first: int, times: int) -> pa.RecordBatch:
 
 
 def timed(path: Path, made: Made, times: int) -> float:
-    """CPU seconds of the best run; every run must say what was planted, and judge every close."""
+    """Median CPU seconds; every run must say what was planted, and judge every close."""
     from replay.linger.run import judge_lingering
     from tracekit.findings import Severity
     from tracekit.store import open_trace
 
     expected = Counter({p.code: times for p in made.planted})
     closes = sum(e.name_ == "vsock.release" for e in made.events) * times
-    best = float("inf")
-    for run in range(6):
+    seconds = []
+    for _ in range(1 + RUNS):
         trace = open_trace(path)
         start = time.process_time()
         found = judge_lingering(trace, compiled=True)
-        if run:
-            best = min(best, time.process_time() - start)
+        seconds.append(time.process_time() - start)
         told = Counter(b.code for b in found.breaches if b.severity is not Severity.NOTE)
         assert told == expected, f"found {told}, planted {expected}"
         assert found.judged["TK303"].decided >= closes, "a close was not judged"
-    return best
+    return statistics.median(seconds[1:])
 
 
-def once(path: Path) -> int:
-    """Judge in this process and print its peak memory in KiB."""
+def alone(path: Path) -> int:
+    """Judge in this process and print its peak memory in MiB."""
     from replay.linger.run import judge_lingering
     from tracekit.store import open_trace
 
     judge_lingering(open_trace(path), compiled=True)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(own_peak())
     return 0
-
-
-def peak_mb(path: Path) -> float:
-    """Peak memory of a process that judges the trace."""
-    command = [sys.executable, __file__, "--once", str(path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return int(done.stdout.split()[-1]) / 1024
 
 
 if __name__ == "__main__":

@@ -1,60 +1,77 @@
 """Replay of a recorded trace through ``replay.run``, the function behind the command.
 
-Usage: python benchmarks/replay.py [TRACE.parquet | RECORDING.dat]
+Usage: python -m benchmarks.replay [TRACE.parquet | RECORDING.dat] [--times N]
 
 Prints events per second of CPU time (user and system, median of five runs in one process, after one
-that pays for imports and compiled code) and peak memory of fresh processes over a quarter of the
-trace and over all of it.  Checks that every run finds the same violations.  Without an argument:
-the long recording of ``$TRACEKIT_TRACES``.
+that pays for imports and compiled code), and that of what compares conversions alone; and peak
+memory of fresh processes over the trace, and over the trace ten times, one after the other.  Checks
+that every run finds the same violations, and ten times as many.  Without an argument: the long
+recording of ``$TRACEKIT_TRACES``.
 """
 
 from __future__ import annotations
 
-import os
-import resource
+import argparse
+import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-if __name__ == "__main__":
-    sys.path.pop(0)  # this file's folder, where the package "replay" would be this file
+if __name__ == "__main__":  # else this file's folder, where the package "replay" would be this file
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from benchmarks.figures import say, skipped
+from benchmarks.longer import trace_times
+from benchmarks.processes import MIB, long_recording, once, own_peak
+
+if TYPE_CHECKING:
+    from tracekit.findings import ReplayResult
+
+RUNS = 5
 
 
 def main() -> int:
     """Run the benchmark; 0 if the results are sane."""
-    if len(sys.argv) == 3 and sys.argv[1] == "--once":
-        return once(Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("trace", nargs="?", type=Path)
+    parser.add_argument("--times", type=int, default=10, help="for the memory of a longer one")
+    parser.add_argument("--once", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.once:
+        return alone(options.once)
+    given = options.trace or long_recording()
+    if given is None:
+        skipped("no trace given, and $TRACEKIT_TRACES has no long recording")
+        return 0
     with tempfile.TemporaryDirectory() as folder:
-        trace = the_trace(Path(folder))
-        if trace is None:
-            print("skipped: no trace given, and $TRACEKIT_TRACES has no long recording")
-            return 0
-        quarter = slice_of(trace, Path(folder) / "quarter.parquet", 4)
+        trace, many = the_trace(given, Path(folder)), Path(folder) / "many.parquet"
         events, seconds, errors = timed(trace)
         print(f"events               {events:,}")
         print(f"errors found         {dict(sorted(errors.items()))}")
         print(f"CPU a run            {seconds:.3f} s")
-        print(f"events/s of CPU      {events / seconds / 1e6:.2f} M")
-        small, large = peak_mb(quarter), peak_mb(trace)
-        print(f"peak RSS, a quarter  {small:.0f} MB")
-        print(
-            f"peak RSS, the whole  {large:.0f} MB ({large / small:.2f}x at four times the events)"
-        )
+        print(f"events/s of CPU      {events / seconds / 1e6:.2f} M", flush=True)
+        speed = events / seconds / 1e6
+        say("replay from Parquet", speed, "M events/s", runs=RUNS, least=10, stretch=20)
+        conformance(trace)
+        trace_times(trace, many, options.times)
+        one, ten = (once(__file__, str(path)) * MIB / 1e6 for path in (trace, many))
+        print(f"peak RSS             {one:.0f} MB")
+        print(f"{options.times} times the events  {ten:.0f} MB ({ten / one:.2f}x)")
+        say("replay, peak memory", one, "MB", most=300, stretch=250)
+        name = f"replay, peak memory with {options.times} times the events / with the trace"
+        say(name, ten / one, "x", most=1.1, stretch=1.05)
+        found = json.loads(many.with_suffix(".json").read_text())
+        wanted = {code: count * options.times for code, count in errors.items()}
+        assert found == wanted, f"found {found}, not {wanted}"
     return 0
 
 
-def the_trace(folder: Path) -> Path | None:
+def the_trace(given: Path, folder: Path) -> Path:
     """The Parquet trace to replay, imported first if it is a recording."""
-    given = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    if given is None:
-        found = sorted(Path(os.environ.get("TRACEKIT_TRACES", ".")).glob("long/*.dat"))
-        if not found:
-            return None
-        given = found[0]
     if given.suffix != ".dat":
         return given
     from tracekit.importers import import_files
@@ -64,59 +81,69 @@ def the_trace(folder: Path) -> Path | None:
     return out
 
 
-def slice_of(trace: Path, out: Path, part: int) -> Path:
-    """The first 1/``part`` of a trace as a trace of its own."""
-    from tracekit.store import TraceWriter, open_trace
+def errors_of(result: ReplayResult) -> dict[str, int]:
+    """How many violations of each code."""
+    from tracekit.findings import Severity
 
-    whole = open_trace(trace)
-    left = whole.manifest.rows // part
-    with TraceWriter(out) as writer:
-        for batch in whole.batches():
-            piece = batch.slice(0, left)
-            left -= piece.num_rows
-            if piece.num_rows:
-                writer.write(piece.drop_columns(["seq"]))
-        writer.finish(whole.manifest)
-    return out
+    errors: Counter[str] = Counter()
+    for finding in result.findings:
+        if finding.severity is Severity.ERROR:
+            errors[finding.code] += finding.count
+    return dict(errors)
 
 
-def timed(path: Path) -> tuple[int, float, Counter[str]]:
+def timed(path: Path) -> tuple[int, float, dict[str, int]]:
     """Events, median CPU seconds of a run, and errors found by code."""
     from replay import run
-    from tracekit.findings import Severity
     from tracekit.store import open_trace
 
     seconds, seen = [], None
-    for _ in range(6):
+    for _ in range(1 + RUNS):
         trace = open_trace(path)
         start = time.process_time()
         result = run(trace)
         seconds.append(time.process_time() - start)
-        errors: Counter[str] = Counter()
-        for finding in result.findings:
-            if finding.severity is Severity.ERROR:
-                errors[finding.code] += finding.count
+        errors = errors_of(result)
         assert seen is None or seen == errors, "two runs differ"
         seen = errors
     assert seen is not None
     return result.trace.events, statistics.median(seconds[1:]), seen
 
 
-def once(path: Path) -> int:
-    """Replay in this process and print its peak memory in KiB."""
+def conformance(path: Path) -> None:
+    """What replay does for TK201 alone: read the trace, and compare its conversions."""
+    from replay.conformance.conformance import Follower
+    from replay.engine.stream import COLUMNS
+    from tracekit.store import open_trace
+
+    seconds = []
+    for _ in range(1 + RUNS):
+        trace = open_trace(path)
+        start = time.process_time()
+        follower = Follower(trace.manifest.events)
+        for batch in trace.batches(COLUMNS):
+            follower.feed(batch)
+        tally = follower.finish().tally
+        seconds.append(time.process_time() - start)
+    cpu = statistics.median(seconds[1:])
+    each, events = tally.compared / cpu / 1e6, trace.manifest.rows / cpu / 1e6
+    assert tally.compared, "no conversion was compared"
+    print(f"conformance          {tally.compared:,} conversions in {cpu:.3f} s of CPU:")
+    print(f"                     {each:.4f} M conversions/s, {events:.2f} M events/s", flush=True)
+    name = "conformance, reading the trace too, under every generation"
+    say(name, each, "M conversions/s", runs=RUNS, least=3, stretch=10)
+    say(name, events, "M events/s", runs=RUNS)
+
+
+def alone(path: Path) -> int:
+    """Replay in this process; print its peak memory in MiB, and leave what was found beside."""
     from replay import run
     from tracekit.store import open_trace
 
-    run(open_trace(path), compiled=True)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    errors = errors_of(run(open_trace(path), compiled=True))
+    path.with_suffix(".json").write_text(json.dumps(errors))
+    print(own_peak())
     return 0
-
-
-def peak_mb(path: Path) -> float:
-    """Peak memory of a process that replays the trace."""
-    command = [sys.executable, __file__, "--once", str(path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return int(done.stdout.split()[-1]) / 1024
 
 
 if __name__ == "__main__":

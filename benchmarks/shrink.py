@@ -1,6 +1,6 @@
 """Every finding of the recordings shrunk: how small, how fast, and proven minimal.
 
-Usage: python benchmarks/shrink.py [TRACE.parquet | RECORDING.dat]...
+Usage: python -m benchmarks.shrink [TRACE.parquet | RECORDING.dat]...
 
 Prints a Markdown table.  CPU is of one call of ``replay.shrink.shrink`` in a process that has paid
 for imports and compiled code; it includes the replay of the whole trace in which the finding is
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from replay.shrink import Options
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")
+    ROOT = Path(__file__).resolve().parent.parent
+    sys.path[:1] = [str(ROOT / "tests"), str(ROOT)]
+
+from benchmarks.figures import say, skipped
 
 MODELS = ("legacy", "v1", "merged")
 WITH_FAULTS = ("buggy", "fmt-default", "iommufd-correct")
@@ -36,6 +39,9 @@ def main() -> int:
     from replay.shrink import shrink
     from tracekit.store import open_trace
 
+    if not (sys.argv[1:] or recorded()):
+        skipped("no trace given, and $TRACEKIT_TRACES has no recordings")
+        return 0
     print("| recording | finding | | events | become | frames | replays | CPU |")
     print("|---|---|---|---:|---:|---:|---:|---:|")
     worst, bad = 0.0, 0
@@ -64,6 +70,8 @@ def main() -> int:
                 )
                 print("| " + " | ".join(cells) + " |", flush=True)
     print(f"\nslowest: {worst:.1f} s of CPU; not minimal: {bad}")
+    say("shrink, the slowest finding", worst, "s")
+    say("shrink, findings that are not minimal", bad, "", most=0)
     return 1 if bad else 0
 
 
