@@ -6,7 +6,6 @@ none of the three decides again what another decided.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -226,6 +225,8 @@ def finding_id(code: str, keys: Sequence[str]) -> str:
 
     The keys hold no address, pid or time, so that two nights' findings can be compared.
     """
+    import hashlib  # slow to import, and most commands find nothing
+
     digest = hashlib.sha256("\x1f".join((code, *keys)).encode()).hexdigest()
     return f"{code}-{digest[:8]}"
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from replay.engine.engine import Judgement
 from replay.engine.kernel import layout as L
+from replay.engine.runs import runs
 from replay.linger.judge import Lingering
 from tracekit.findings import (
     Confidence,
@@ -166,7 +165,7 @@ class Violations:
         calls: list[Violation] = []
         undecided: dict[int, dict[int, int]] = {}
         told: dict[int, set[int]] = {}
-        for row in _runs(judgement.records):
+        for row in runs(judgement.records):
             kind, group = int(row[L.W_KIND]), int(row[L.W_GROUP])
             if row[L.W_SEV] == L.UNDECIDED:
                 undecided.setdefault(kind, {})[group] = int(row[L.W_RULE])
@@ -293,36 +292,6 @@ def _violation(row: Any, identities: _Identities, judgement: Judgement) -> Viola
         thread=judgement.stream.tids[thread] if 0 <= thread < len(judgement.stream.tids) else -1,
         peak=int(row[L.W_REM]) if kind == 107 else 0,
     )
-
-
-def _runs(records: Any) -> Any:
-    """The kernel's records, those of adjacent pages of one cause made one: there may be one a page.
-
-    What :func:`_joined` does of violations, done of rows, because rows are cheap.
-    """
-    if len(records) < 2:
-        return records
-    pages = (records[:, L.W_RULE] != L.R_CALL) & (records[:, L.W_SEV] != L.UNDECIDED)
-    rows = records[pages]
-    if len(rows) < 2:
-        return records
-    keys = (L.W_P0, L.W_SPACE, L.W_PROC, L.W_CONF, L.W_SEV, L.W_GROUP, L.W_KIND)
-    rows = rows[np.lexsort([rows[:, key] for key in keys])]
-    same = np.ones(len(rows) - 1, bool)
-    for key in keys[1:]:
-        same &= rows[1:, key] == rows[:-1, key]
-    same &= rows[1:, L.W_P0] == rows[:-1, L.W_P1]
-    first = np.flatnonzero(np.r_[True, ~same])
-    last = np.r_[first[1:], len(rows)] - 1
-    out = rows[first].copy()
-    out[:, L.W_P1] = rows[last, L.W_P1]
-    out[:, L.W_FROM] = np.minimum.reduceat(rows[:, L.W_FROM], first)
-    open_ended = np.logical_or.reduceat(rows[:, L.W_UNTIL] == L.NULL, first)
-    until = np.maximum.reduceat(rows[:, L.W_UNTIL], first)
-    out[:, L.W_UNTIL] = np.where(open_ended, L.NULL, until)
-    out[:, L.W_SEQ1] = rows[last, L.W_SEQ1]
-    out[:, L.W_SEQ3] = np.maximum.reduceat(rows[:, L.W_SEQ3], first)
-    return np.concatenate([records[~pages], out])
 
 
 def _in_doubt(v: Violation) -> Violation:

@@ -13,6 +13,7 @@ from replay.engine.keeping import kept_arrays, restored_arrays
 from replay.engine.kept import Kept, State, told_apart
 from replay.engine.kernel import layout as L
 from replay.engine.kernel.cache import is_cached
+from replay.engine.runs import runs
 from replay.engine.stream import EventStream, load_kernel
 
 __all__ = ("LOAD_FROM", "PLAIN_BELOW", "Engine", "Judgement", "judge", "worth_compiling")
@@ -25,6 +26,8 @@ PLAIN_WORK = 1 << 20
 """Pages from which the plain kernel's walks over all pages have the kernel compiled after all."""
 MOST_STATE = 256 << 20
 """Bytes that the planes may take; a trace that asks for more has them forgotten."""
+MOST_WAITING = 1 << 15
+"""Records from which those of adjacent pages are joined before there are more."""
 
 
 _KINDS = (101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 202)
@@ -74,6 +77,7 @@ class Engine:
         self._frames = load_kernel(compiled=compiled)
         self.stream = EventStream()
         self._records: list[Any] = []
+        self._waiting, self._most_waiting = 0, MOST_WAITING
         g = np.zeros(L.G_SIZE, np.int64)
         g[L.G_WFREE] = -1
         g[L.G_D] = 1
@@ -130,7 +134,7 @@ class Engine:
         """All that the engine knows so far, as copies; before :meth:`finish`."""
         return {
             **kept_arrays(self._k),
-            "records": np.concatenate([np.zeros((0, L.W_COLS), np.int64), *self._records]),
+            "records": runs(np.concatenate([np.zeros((0, L.W_COLS), np.int64), *self._records])),
             "stream": self.stream.kept_state(),
         }
 
@@ -158,6 +162,7 @@ class Engine:
         kept.indices("records", records[unsure, L.W_RULE], L.Y_COLS, first=1)
         kept.indices("records", records[~unsure, L.W_CONF], L.POSSIBLE + 1)
         self._records = [records] if len(records) else []
+        self._waiting = len(records)
         more = _threads(max(64, _power(max(threads, 1))))
         more[:threads] = made.T
         self._k = made._replace(T=more)
@@ -179,6 +184,11 @@ class Engine:
         if n:
             self._records.append(self._k.W[:n, L.OUT0 : L.OUT0 + L.W_COLS].copy())
             self._k.g[L.G_OUT] = 0
+            self._waiting += n
+            if self._waiting > self._most_waiting:
+                self._records = [runs(np.concatenate(self._records))]
+                self._waiting = len(self._records[0])
+                self._most_waiting = max(MOST_WAITING, 2 * self._waiting)
 
     def _too_large(self, more: int) -> bool:
         """Forget the planes rather than let them grow beyond MOST_STATE; True if that was done."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +38,9 @@ def demo(
 
     Example: tracekit demo -o /tmp/tracekit-demo
     """
+    import shutil
+    from importlib.resources import as_file, files
+
     from replay import run
     from tracekit.cli.pages import all_pages
     from tracekit.importers import import_files
