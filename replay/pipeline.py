@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from replay.checkpoint.checkpoint import Checkpoint, Options
+from replay.checkpoint.checkpoint import MOST_GAP_NS, Checkpoint, Options
 from replay.checkpoint.continuation import Continuation
 from replay.checks import CHECKS, Check, DivergingConversion, InPlaceOrder
 from replay.checks.violations import Clocks, Violations
@@ -43,6 +43,7 @@ def run(
     generation: str = AUTO,
     recorded: Collection[str] = (),
     since: Checkpoint | None = None,
+    gap_ns: int = MOST_GAP_NS,
     checkpoint: Callable[[Checkpoint], None] | None = None,
     compiled: bool | None = None,
     progress: Callable[[int], None] | None = None,
@@ -58,8 +59,9 @@ def run(
     trace.  ``recorded``: event types that were recorded, although none is in the trace.
 
     ``since``: the state at the end of the trace before this one; the result is that of both, and
-    events are numbered as if they were one (docs/checkpoints.md).  ``checkpoint`` is called with
-    the state at the end of this trace.
+    events are numbered as if they were one (docs/checkpoints.md).  ``gap_ns``: how much later this
+    trace may begin, because the host was recorded on and did nothing.  ``checkpoint`` is called
+    with the state at the end of this trace.
 
     ``compiled``: None lets the trace's size decide.  ``progress`` is called with the number of
     events taken so far.
@@ -89,7 +91,7 @@ def run(
         slack_ns=slack_ns,
         generation=generation,
     )
-    own, whole = trace.manifest, Continuation(trace, options, since, recorded)
+    own, whole = trace.manifest, Continuation(trace, options, since, recorded, gap_ns)
     trace, manifest = whole.trace, whole.trace.manifest
     keep = checkpoint is not None
     columns = COLUMNS

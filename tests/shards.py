@@ -77,6 +77,7 @@ def chained(
             since=Checkpoint.from_bytes(files[-1]) if files else None,
             checkpoint=lambda state: files.append(state.to_bytes()),
             recorded=known,
+            gap_ns=1 << 63,
             **options,
         )
     return result

@@ -9,7 +9,8 @@ from tracekit.errors import UsageError
 
 __all__ = ("parse_duration",)
 
-_UNITS = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": 1_000_000_000, "min": 60_000_000_000}
+_UNITS = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": 1_000_000_000, "min": 60_000_000_000,
+          "h": 3_600_000_000_000}  # fmt: skip
 _MAX_NS = 365 * 86_400 * 1_000_000_000
 
 

@@ -12,7 +12,7 @@ from replay.engine.kept import Kept, State
 from tracekit.errors import TraceFormatError, UsageError
 from tracekit.store.manifest import Manifest
 
-__all__ = ("Checkpoint", "Options")
+__all__ = ("MOST_GAP_NS", "Checkpoint", "Options")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,9 @@ _FLAGS = {
     "slack_ns": "--slack",
     "generation": "--generation",
 }
+
+MOST_GAP_NS = 60_000_000_000
+"""How long a host may have been silent between two traces that follow each other."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,10 +128,13 @@ class Checkpoint:
                 help="give both replays the same options",
             )
 
-    def check_follows(self, manifest: Manifest, name: str) -> None:
+    def check_follows(self, manifest: Manifest, name: str, gap_ns: int = MOST_GAP_NS) -> None:
         """Whether a trace with this manifest can be what came next.
 
-        :raises UsageError: it is of another host, clock or kernel, or of an earlier time
+        ``gap_ns``: how long nothing may have been recorded in between.
+
+        :raises UsageError: it is of another host, clock or kernel, or of an earlier time, or begins
+            later than that
         """
         before = self.manifest
         for what, one, two in (
@@ -146,6 +152,15 @@ class Checkpoint:
                 help="its clock began anew, as it does when a host boots, or it is not the trace"
                 " that came next: replay it without --from",
             )
+        if before.span_ns and manifest.span_ns:
+            gap = manifest.span_ns[0] - before.span_ns[1]
+            if gap > gap_ns:
+                raise UsageError(
+                    f"{name} begins {gap / 1e9:,.0f} s after the checkpoint's trace ended, and"
+                    " nobody knows what happened meanwhile",
+                    help="replay it without --from; or, if the host was recorded all the time and"
+                    " did nothing, with a longer --gap",
+                )
 
     def __repr__(self) -> str:
         return f"<Checkpoint after {self.manifest.rows:,} events, kernel {self.manifest.kernel}>"

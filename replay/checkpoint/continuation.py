@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from replay.checkpoint.checkpoint import Checkpoint, Options
+from replay.checkpoint.checkpoint import MOST_GAP_NS, Checkpoint, Options
 from replay.checkpoint.continued import ContinuedTrace
 from replay.checkpoint.gather import gathered
 from replay.checkpoint.past import Asked, Past
@@ -35,14 +35,19 @@ class Continuation:
     """
 
     def __init__(
-        self, trace: Trace, options: Options, since: Checkpoint | None, recorded: Collection[str]
+        self,
+        trace: Trace,
+        options: Options,
+        since: Checkpoint | None,
+        recorded: Collection[str],
+        gap_ns: int = MOST_GAP_NS,
     ) -> None:
         self._options, self._since, self._own = options, since, trace
         self._recorded = set(recorded)
         past, before = Past(), None
         if since is not None:
             since.check_options(options)
-            since.check_follows(trace.manifest, str(trace.path))
+            since.check_follows(trace.manifest, str(trace.path), gap_ns)
             kept = Kept(since.parts, "parts")
             self._recorded |= set(kept.texts("recorded"))
             past, before = Past.restored(kept.part("past")), since.manifest

@@ -82,8 +82,9 @@ class _Generation(Enum):
 class Checks:
     """How each trace is judged; the same as the options of ``tracekit replay``.
 
-    ``chain``: each night goes on from the state at the end of the night before.  ``recorded``:
-    event types that are recorded everywhere, also on nights on which none comes.
+    ``chain``: each night goes on from the state at the end of the night before, if no more than
+    ``gap_ns`` lies between them.  ``recorded``: event types that are recorded everywhere, also on
+    nights on which none comes.
     """
 
     only: tuple[str, ...] = ()
@@ -93,6 +94,7 @@ class Checks:
     linger_model: str | None = None
     slack_ns: int | None = None
     chain: bool = True
+    gap_ns: int = 60_000_000_000
     recorded: tuple[str, ...] = ()
 
 
@@ -237,6 +239,7 @@ def _checks(keys: Keys, known: Mapping[str, str]) -> Checks:
         linger_model=model,
         slack_ns=keys.duration("slack", None),
         chain=keys.flag("chain", True),
+        gap_ns=keys.duration("gap", 60_000_000_000) or 0,
         recorded=_recorded(keys),
     )
     if "TK111" in found.only and not found.in_place:

@@ -24,6 +24,8 @@ from tracekit.store.location import put, remove
 
 __all__ = ("Replayed", "replay_task")
 
+_NO_GAP = 1 << 63
+
 
 @dataclass(frozen=True, kw_only=True)
 class Replayed:
@@ -101,6 +103,7 @@ def _in_shards(
             generation=checks.generation,
             recorded=sorted(recorded),
             since=state,
+            gap_ns=_NO_GAP if number else checks.gap_ns,  # a trace's own shards have none
             checkpoint=ends.append if checks.chain or shard is not trace else None,
         )
         state = ends[0] if ends else None
@@ -116,7 +119,7 @@ def _state_before(task: Task, trace: Trace) -> tuple[Checkpoint | None, tuple[st
     try:
         with place.open("rb") as file:
             state = Checkpoint.from_bytes(file.read(), place.name)
-        state.check_follows(trace.manifest, "the trace")
+        state.check_follows(trace.manifest, "the trace", task.settings.checks.gap_ns)
     except OSError as why:
         return None, (f"begins anew: the state before is not there ({why.strerror})",)
     except TracekitError as why:

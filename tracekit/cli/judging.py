@@ -65,12 +65,14 @@ class Judging:
         only: Sequence[str] = (),
         recorded: Sequence[str] = (),
         since: Path | None = None,
+        gap: str = "1min",
         checkpoint: Path | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> ReplayResult:
         """Replay; the result remembers the options for the line that shows it again.
 
-        ``since``, ``checkpoint``: the files of the state to go on from, and of the state to keep.
+        ``since``, ``checkpoint``: the files of the state to go on from, and of the state to keep;
+        ``gap``: how long may lie between the traces.
         """
         from replay.checkpoint import Checkpoint
         from replay.pipeline import run
@@ -86,9 +88,11 @@ class Judging:
             generation=self.generation,
             recorded=recorded,
             since=before,
+            gap_ns=parse_duration(gap, "--gap"),
             checkpoint=None if checkpoint is None else lambda state: state.save(checkpoint),
             progress=progress,
         )
         words = [word for name in recorded for word in ("--recorded", name)]
         words += [] if since is None else ["--from", str(since)]
+        words += [] if gap == "1min" else ["--gap", gap]
         return replace(result, options=(*self.words, *words))

@@ -85,6 +85,12 @@ def replay(
             "--from", metavar="FILE", help="Go on from the state at the end of the trace before"
         ),
     ] = None,
+    gap: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION", help="With --from: how long the host may have done nothing between"
+        ),
+    ] = "1min",
     checkpoint: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Keep the state at the end of this trace here"),
@@ -130,6 +136,7 @@ def replay(
             only=codes,
             recorded=recorded or (),
             since=since,
+            gap=gap,
             checkpoint=checkpoint,
             progress=told,
         )

@@ -153,6 +153,25 @@ def test_a_clock_that_began_anew_is_another_boot(tmp_path: Path) -> None:
     assert "begins before the checkpoint's trace ended" in trace["notes"][0]
 
 
+def test_a_night_long_after_the_last_one_begins_anew_unless_the_host_was_silent(
+    tmp_path: Path,
+) -> None:
+    sources = nights_of(tmp_path, STORY.replace("    100us vmm", "    100s vmm  run\n    101s vmm")
+                        .replace("110us", "102s").replace("200us", "200s")
+                        .replace("300us", "300s").replace("310us", "310s"),
+                        (50, 150_000_000, 250_000_000))  # fmt: skip
+    trace = audited(tmp_path, sources, 2)[1]["traces"][0]  # type: ignore[index]
+    assert trace["since"] is False
+    assert "nobody knows what happened meanwhile" in trace["notes"][0]
+    (tmp_path / "audit.toml").unlink()
+    again = tmp_path / "again"
+    again.mkdir()
+    (tmp_path / "whole.parquet").rename(again / "whole.parquet")
+    documents = audited(again, sources, 2, gap="5min")
+    assert [d["traces"][0]["since"] for d in documents] == [False, True]  # type: ignore[index]
+    assert [states(d) for d in documents] == [[], ["new"]]
+
+
 def test_a_night_on_which_less_came_is_begun_anew_unless_it_was_recorded(tmp_path: Path) -> None:
     documents = audited(tmp_path, nights_of(tmp_path), 2, recorded=[])
     trace = documents[1]["traces"][0]  # type: ignore[index]
