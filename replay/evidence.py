@@ -6,7 +6,7 @@ made the pages what they were: those are looked up in the trace, in one more pas
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +33,8 @@ _TELLING = {
 """By sort the kernel's own event, and the commands in which probes tell."""
 _GONE = "   <-- lies before this trace"
 _EVENT_COLUMNS = ("ts_ns", "tid", "comm", "event", "iova", "size")
-_COLUMNS = ("seq", "event", "iova", "gpa", "size", "cmd")
+_COLUMNS = ("seq", "event", "size")
+_ADDRESS = {"map": "iova", "attr": "gpa"}
 _ARGUMENTS = ("vfio.type1_ioctl", "iommufd.ioctl", "ioctl.arguments", "kvm.vm_ioctl")
 
 
@@ -103,8 +104,9 @@ def by_event(recorded: Mapping[str, int]) -> dict[str, bool]:
 
 def touch(touched: Sequence[tuple[str, int, LastTouched]], trace: Trace) -> None:
     """Take notice of every event of a sort before some event that a look-up could find."""
-    for batch in trace.batches(_COLUMNS):
-        for sort, there in _sorts(batch, trace.manifest.events).items():
+    sorts = {sort for sort, _, _ in touched}
+    for batch in trace.batches(_columns(sorts, trace.manifest.events)):
+        for sort, there in _sorts(batch, sorts, trace.manifest.events).items():
             rows = pa.array(np.flatnonzero(there))
             if not len(rows):
                 continue
@@ -126,12 +128,13 @@ def _look_up(trace: ContinuedTrace, wanted: list[_Wanted]) -> None:
 
 def _look_up_here(trace: Trace, wanted: list[_Wanted]) -> None:
     limit = max(w.before for w in wanted)
-    for batch in trace.batches(_COLUMNS):
+    asked = {w.sort for w in wanted}
+    for batch in trace.batches(_columns(asked, trace.manifest.events)):
         first = batch.column(0)[0].as_py() if batch.num_rows else 0
         if first >= limit:
             return
-        sorts = _sorts(batch, trace.manifest.events)
-        for sort in ("map", "attr"):
+        sorts = _sorts(batch, asked, trace.manifest.events)
+        for sort in asked:
             mine = [w for w in wanted if w.sort == sort and first < w.before]
             rows = pa.array(np.flatnonzero(sorts[sort])) if mine else ()
             if not len(rows):
@@ -145,23 +148,33 @@ def _look_up_here(trace: Trace, wanted: list[_Wanted]) -> None:
 
 def _spans(batch: pa.RecordBatch, sort: str, rows: pa.Array) -> tuple[Any, Any, Any]:
     """Of these rows the event numbers, the first bytes and the ends."""
-    address = _positive(batch.column(2 if sort == "map" else 3).take(rows))
-    end = address + _positive(batch.column(4).take(rows))
-    return np.asarray(batch.column(0).take(rows)), address, end
+    address = _positive(batch.column(_ADDRESS[sort]).take(rows))
+    end = address + _positive(batch.column("size").take(rows))
+    return np.asarray(batch.column("seq").take(rows)), address, end
 
 
-def _sorts(batch: pa.RecordBatch, recorded: Mapping[str, int]) -> dict[str, Any]:
+def _columns(sorts: Collection[str], recorded: Mapping[str, int]) -> list[str]:
+    """What has to be read to look these up: reading is most of the work."""
+    probed = any(not recorded.get(_TELLING[sort][0]) for sort in sorts)
+    addresses = [column for sort, column in _ADDRESS.items() if sort in sorts]
+    return [*_COLUMNS, *addresses, *(["cmd"] if probed else [])]
+
+
+def _sorts(
+    batch: pa.RecordBatch, sorts: Collection[str], recorded: Mapping[str, int]
+) -> dict[str, Any]:
     """Which rows are maps and which are changes of attributes: the kernel's own events, else
     probes'."""
-    words = batch.column(1).dictionary.to_pylist()
-    indices = np.asarray(batch.column(1).indices)
+    words = batch.column("event").dictionary.to_pylist()
+    indices = np.asarray(batch.column("event").indices)
     out = {}
-    for sort, (event, commands) in _TELLING.items():
+    for sort in sorts:
+        event, commands = _TELLING[sort]
         if recorded.get(event):
             out[sort] = indices == (words.index(event) if event in words else -1)
             continue
         probes = np.isin(indices, [words.index(w) for w in _ARGUMENTS if w in words])
-        out[sort] = probes & np.isin(np.asarray(batch.column(5).fill_null(0)), commands)
+        out[sort] = probes & np.isin(np.asarray(batch.column("cmd").fill_null(0)), commands)
     return out
 
 

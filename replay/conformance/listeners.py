@@ -61,6 +61,8 @@ class Listeners:
         self._tally = ListenerTally()
         self._managed = {name: ListenerTally() for name in generations}
         self._devices: dict[int, list[_Device]] = {}
+        self._private = False
+        """Whether the memory of a device among them can be private."""
         self._slots: dict[tuple[int, int], tuple[int, int, int, int]] = {}
         self._whole: dict[int, list[tuple[int, int]]] = {}
         self._entries: dict[tuple[int, int], dict[int, int]] = {}
@@ -87,8 +89,7 @@ class Listeners:
 
     def _needs_attributes(self) -> bool:
         """Whether changes of attributes matter here: they are many."""
-        private = (d.guest_memfd for devices in self._devices.values() for d in devices)
-        return self._requests is not None or any(private)
+        return self._private or self._requests is not None
 
     def _take(self, row: list[int]) -> None:
         kind, proc = row[K.C_KIND], row[K.C_PROC]
@@ -118,6 +119,7 @@ class Listeners:
     def _lose(self) -> None:
         for of in (self._devices, self._slots, self._entries, self._recent, self._whole):
             of.clear()
+        self._private = False
         self._regions.lost()
         self._lost = True
         if self._requests is not None:
@@ -160,6 +162,7 @@ class Listeners:
                 name, gpa, size, tally, guest_memfd=device.guest_memfd
             )
         devices.append(device)
+        self._private |= device.guest_memfd
 
     def _watched(self, row: list[int]) -> None:
         """A row of QEMU's own trace, or a change of attributes, against which it is held."""
@@ -209,8 +212,9 @@ class Listeners:
         return next((d for d in self._devices.get(proc, ()) if d.holds(lo, size)), None)
 
     def _close(self, proc: int, fd: int) -> None:
-        for key in [k for k in self._entries if k[0] == proc and k[1] & 0xFFFFF == fd]:
-            del self._entries[key]
+        if self._entries:
+            for key in [k for k in self._entries if k[0] == proc and k[1] & 0xFFFFF == fd]:
+                del self._entries[key]
         for device in self._devices.get(proc, ()):
             for follower in device.under.values():
                 follower.close(fd)
