@@ -129,6 +129,8 @@ class Buffers:
             f, n = next(slot for slot in self._slots if slot[0] != first)
             calls = machine.plan(f, n, private=False, reason=self._reason)
             yield Block(self._tape.pieces(calls, self._thread))
+        if world.fault is not fault:  # another vCPU's conversion was struck meanwhile
+            return
         private = bool(machine.shared[first])
         calls = machine.plan(first, count, private=private, reason=self._reason)
         yield machine.struck(self._thread, calls, first, count, private=private)
