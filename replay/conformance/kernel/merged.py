@@ -66,8 +66,10 @@ def finish_merged(k: Any, th: int, opened: int, reason: int) -> None:
         walk(k, proc, private, start, size)
     if opened and s[S_STATUS] != GOING:
         return
-    if s[S_STATUS] == DIVERGED and s[S_AT] >= n and reason >= 0:
-        s[S_STATUS], s[S_REASON] = UNDECIDED, reason
+    if s[S_AT] >= n and reason >= 0:  # what is missing may come, or have come
+        kept = s[S_STATUS] == GOING and s[S_HAZARDS] >> W_KEPT & 1
+        if s[S_STATUS] == DIVERGED or kept:
+            s[S_STATUS], s[S_REASON] = UNDECIDED, reason
     k.t[th, T_NEW_CONTAINER] = 0
     if not opened and s[S_STATUS] == FAILED and s[S_AT] < n:
         extra = group[s[S_AT]]

@@ -134,6 +134,23 @@ def test_without_slots_any_unmap_may_be_of_a_listener_that_goes(
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
+def test_a_discard_that_was_lost_is_not_missed_although_others_are_seen(
+    generation: str, tmp_path: Path
+) -> None:
+    """Of a file, of which only a discard shows that it is not of huge pages."""
+    guest = Guest(generation, fd_backed=True)
+    guest.plug_device()
+    converted(guest, range(0, 8, 2))
+    first = guest.rendered.calls.index(
+        next(c for c in guest.rendered.calls if c.op is Op.FALLOCATE and c.at == BASE)
+    )
+    events = lossy(events_of(guest), after(guest, first), after(guest, first + 1))
+    c = said(generation, events, tmp_path)
+    assert ways(c) == []
+    assert c.tally.reasons["loss"] >= 1
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
 def test_what_happens_while_events_are_lost_is_not_compared(
     generation: str, tmp_path: Path
 ) -> None:
