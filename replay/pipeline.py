@@ -23,6 +23,7 @@ from replay.linger.judge import CODES as LINGER_CODES
 from replay.linger.models import MODELS
 from replay.linger.run import SocketFollower, nothing_of_vsock
 from replay.linger.stream import columns_of, concerns
+from replay.side_by_side import feed_all
 from tracekit.errors import UnknownNameError, UsageError
 from tracekit.findings import Finding, Outcome, ReplayResult, Severity, TraceSummary
 
@@ -99,14 +100,13 @@ def run(
         columns = (*COLUMNS, "count")  # how many blocks the guest asks for
     batches = trace.batches(columns)
     compares = DivergingConversion in checks and Follower.is_worth(manifest.events)
+    large = worth_compiling(own.rows) if compiled is None else compiled
     follower = None
     if compares or keep:
-        large = worth_compiling(own.rows) if compiled is None else compiled
         follower = FollowerPart(
             Follower(manifest.events, generation=generation, compiled=large), manifest.events
         )
         whole.restore("conformance", follower)
-        batches = follower.tap(batches)
     engine = Engine(
         events=manifest.events,
         grace_ns=grace_ns,
@@ -115,10 +115,8 @@ def run(
         rows=own.rows,
     )
     whole.restore("engine", engine)
-    for batch in batches:
-        engine.feed(batch)
-        if progress is not None:
-            progress(engine.stream.rows)
+    takers = [engine.feed] if follower is None else [engine.feed, follower.feed]
+    feed_all(batches, takers, threads=large, taken=progress)
     lingers = any(check.code in LINGER_CODES for check in checks)
     sockets = None
     if keep or (lingers and concerns(manifest.events)):
@@ -129,8 +127,7 @@ def run(
             compiled=is_large(own.events) if compiled is None else compiled,
         )
         whole.restore("linger", sockets)
-        for batch in trace.batches(columns_of(manifest.events)):
-            sockets.feed(batch)
+        feed_all(trace.batches(columns_of(manifest.events)), [sockets.feed], threads=large)
     parts: dict[str, State] = {}
     if keep and follower is not None and sockets is not None:
         parts = {

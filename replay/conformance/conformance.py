@@ -7,7 +7,7 @@ map, an unmap or a discard.  A VMM that follows none is no QEMU, and nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,12 +104,6 @@ class Follower:
         attributes = ("kvm.attributes", "kvm.vm_ioctl", "ioctl.arguments")
         calls = ("vfio.type1_ioctl", "iommufd.ioctl", "iommufd.iopt_map_user")
         return any(events.get(name) for name in attributes + calls)
-
-    def tap(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Pass batches on, having followed them."""
-        for batch in batches:
-            self.feed(batch)
-            yield batch
 
     def feed(self, batch: pa.RecordBatch) -> None:
         """Follow one batch."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -62,12 +62,10 @@ class FollowerPart:
         self._follower, self._events = follower, events
         self._is_restored = False
 
-    def tap(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Pass batches on, having followed them."""
-        for batch in batches:
-            with self._trusting():
-                self._follower.feed(batch)
-            yield batch
+    def feed(self, batch: pa.RecordBatch) -> None:
+        """Follow the next batch."""
+        with self._trusting():
+            self._follower.feed(batch)
 
     def finish(self, violations: Violations) -> None:
         """The trace ends: what was found goes beside the engine's."""

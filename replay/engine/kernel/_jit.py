@@ -50,15 +50,18 @@ else:
         return made
 
     def entry(function: F) -> F:
-        """Compile on first use and keep the machine code between runs: what Python calls."""
+        """Compile on first use and keep the machine code between runs: what Python calls.
+
+        It lets go of the interpreter: another reader of the same events runs beside it.
+        """
         if config.DISABLE_JIT:
             return function
         given = config.CACHE_DIR
         config.CACHE_DIR = str(cache_folder())
         try:
-            made: F = numba.njit(cache=True, _nrt=False)(function)
+            made: F = numba.njit(cache=True, nogil=True, _nrt=False)(function)
         except RuntimeError:  # nowhere to keep it
-            made = numba.njit(_nrt=False)(function)
+            made = numba.njit(nogil=True, _nrt=False)(function)
         finally:
             config.CACHE_DIR = given
         return made
