@@ -31,6 +31,7 @@ from tracekit.cli import (
     whatif,
 )
 from tracekit.cli.console import show_error
+from tracekit.cli.spare import spare_imports
 from tracekit.errors import TracekitError
 
 __all__ = ("app", "main")
@@ -83,7 +84,12 @@ app.command("schema")(schema.schema)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status.  Our own mistakes keep their traceback, nobody else's."""
+    """Run one command; the exit status.  Our own mistakes keep their traceback, nobody else's.
+
+    ``arguments``: None for those of this process, which then is the command's own.
+    """
+    if arguments is None:
+        spare_imports()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = app(given, prog_name="tracekit", standalone_mode=False)
