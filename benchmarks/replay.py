@@ -4,7 +4,7 @@ Usage: python -m benchmarks.replay [TRACE.parquet | RECORDING.dat] [--times N]
 
 Prints events per second of CPU time (user and system, median of five runs in one process, after one
 that pays for imports and compiled code), and that of what compares conversions alone; and peak
-memory of fresh processes over the trace, and over the trace ten times, one after the other.  Checks
+memory of the command over the trace, and over the trace ten times, one after the other.  Checks
 that every run finds the same violations, and ten times as many.  Without an argument: the long
 recording of ``$TRACEKIT_TRACES``.
 """
@@ -26,7 +26,7 @@ if __name__ == "__main__":  # else this file's folder, where the package "replay
 
 from benchmarks.figures import say, skipped
 from benchmarks.longer import trace_times
-from benchmarks.processes import MIB, long_recording, once, own_peak
+from benchmarks.processes import MIB, long_recording, measured, ours
 
 if TYPE_CHECKING:
     from tracekit.findings import ReplayResult
@@ -39,10 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("trace", nargs="?", type=Path)
     parser.add_argument("--times", type=int, default=10, help="for the memory of a longer one")
-    parser.add_argument("--once", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.once:
-        return alone(options.once)
     given = options.trace or long_recording()
     if given is None:
         skipped("no trace given, and $TRACEKIT_TRACES has no long recording")
@@ -58,15 +55,14 @@ def main() -> int:
         say("replay from Parquet", speed, "M events/s", runs=RUNS, least=10, stretch=20)
         conformance(trace)
         trace_times(trace, many, options.times)
-        one, ten = (once(__file__, str(path)) * MIB / 1e6 for path in (trace, many))
+        (one, found), (ten, more) = (of_command(path) for path in (trace, many))
         print(f"peak RSS             {one:.0f} MB")
         print(f"{options.times} times the events  {ten:.0f} MB ({ten / one:.2f}x)")
         say("replay, peak memory", one, "MB", most=300, stretch=250)
         name = f"replay, peak memory with {options.times} times the events / with the trace"
         say(name, ten / one, "x", most=1.1, stretch=1.05)
-        found = json.loads(many.with_suffix(".json").read_text())
         wanted = {code: count * options.times for code, count in errors.items()}
-        assert found == wanted, f"found {found}, not {wanted}"
+        assert (found, more) == (errors, wanted), f"found {found}, {more}"
     return 0
 
 
@@ -135,15 +131,16 @@ def conformance(path: Path) -> None:
     say(name, events, "M events/s", runs=RUNS)
 
 
-def alone(path: Path) -> int:
-    """Replay in this process; print its peak memory in MiB, and leave what was found beside."""
-    from replay import run
-    from tracekit.store import open_trace
-
-    errors = errors_of(run(open_trace(path), compiled=True))
-    path.with_suffix(".json").write_text(json.dumps(errors))
-    print(own_peak())
-    return 0
+def of_command(path: Path) -> tuple[float, dict[str, int]]:
+    """The memory that ``tracekit replay`` needs at its largest, in MB, and the errors it finds."""
+    out = path.with_suffix(".json")
+    words = ours("replay", str(path), "--format", "json", "-o", str(out))
+    peak = measured(words, alike=(0, 1)).peak * MIB / 1e6
+    errors: Counter[str] = Counter()
+    for finding in json.loads(out.read_text())["findings"]:
+        if finding["severity"] == "error":
+            errors[finding["code"]] += finding["count"]
+    return peak, dict(errors)
 
 
 if __name__ == "__main__":

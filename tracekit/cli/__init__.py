@@ -31,7 +31,7 @@ from tracekit.cli import (
     whatif,
 )
 from tracekit.cli.console import show_error
-from tracekit.cli.spare import spare_imports
+from tracekit.cli.spare import spare
 from tracekit.errors import TracekitError
 
 __all__ = ("app", "main")
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ``arguments``: None for those of this process, which then is the command's own.
     """
     if arguments is None:
-        spare_imports()
+        spare()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = app(given, prog_name="tracekit", standalone_mode=False)

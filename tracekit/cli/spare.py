@@ -1,11 +1,12 @@
-"""What libraries would import only to ask about it, and no command uses."""
+"""What libraries do for programs that live long, and a command spares itself."""
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.abc import MetaPathFinder
 
-__all__ = ("spare_imports",)
+__all__ = ("spare",)
 
 UNUSED = frozenset(("pandas", "cffi"))
 """pyarrow imports pandas to know whether what it is given is of it; numba does so with cffi.  Where
@@ -21,6 +22,11 @@ class _Absent(MetaPathFinder):
             raise ModuleNotFoundError(f"{name} is left out of tracekit's commands", name=name)
 
 
-def spare_imports() -> None:
-    """Let this process do without them: a command's own process, never a library's user."""
+def spare() -> None:
+    """Let this process do without them: a command's own process, never a library's user.
+
+    Nor does Arrow keep memory that it has freed: a trace in pieces needs little at a time.
+    """
     sys.meta_path.insert(0, _Absent())
+    if sys.platform == "linux":  # where Arrow is always built with it; elsewhere it would warn
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")

@@ -158,10 +158,7 @@ def parquet(path: Place, footer: pq.FileMetaData | None = None) -> Iterator[pq.P
 def in_batches(
     file: pq.ParquetFile, rows: int, columns: Sequence[str] | None, segment: Segment
 ) -> Iterator[pa.RecordBatch]:
-    """The open segment's rows in order; from elsewhere, what is read ahead is one row group."""
-    if segment.groups is None and not isinstance(segment.path, Remote):
-        yield from file.iter_batches(rows, columns=columns, use_threads=False)
-        return
+    """The open segment's rows in order, of one row group after the other."""
     for group in range(file.num_row_groups) if segment.groups is None else segment.groups:
         yield from file.iter_batches(rows, [group], columns=columns, use_threads=False)
 

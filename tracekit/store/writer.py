@@ -20,7 +20,7 @@ from tracekit.store.schema import arrow_schema, batch_schema
 
 __all__ = ("ROW_GROUP_ROWS", "TraceWriter")
 
-ROW_GROUP_ROWS = 256 << 10
+ROW_GROUP_ROWS = 128 << 10
 
 # Times and numbers run in small steps, and so do the addresses of one call's pages: differences.
 # The other columns hold few distinct values: dictionaries.  On 2.58 M rows of a recording with many

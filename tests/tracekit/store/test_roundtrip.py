@@ -165,12 +165,12 @@ def test_row_groups_are_bounded(tmp_path: Path) -> None:
 
     batch = next(from_events(maps(1000, step=0)))
     with TraceWriter(tmp_path / "t.parquet") as writer:
-        for _ in range(600):
+        for _ in range(300):
             writer.write(batch)
         writer.finish(Manifest())
     metadata = pq.ParquetFile(tmp_path / "t.parquet").metadata
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    assert sizes == [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 600_000 - 2 * ROW_GROUP_ROWS]
+    assert sizes == [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 300_000 - 2 * ROW_GROUP_ROWS]
 
 
 def test_a_notebook_shows_what_a_trace_is(tmp_path: Path) -> None:
