@@ -255,29 +255,26 @@ def _places(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _single_rows(segment: Segment, wanted: np.ndarray, schema: pa.Schema) -> pa.Table:
-    """Those rows of one segment; row groups that hold none of them are not decoded."""
+    """Those rows of one segment; row groups that hold none of them are not read.
+
+    Numbers have no gaps, so a group's place tells its numbers.  The groups' statistics would too,
+    but their accessors abort the process on a damaged footer.
+    """
     there = [name for name in schema.names if name in segment.columns]
     found: list[pa.RecordBatch] = []
-    left = segment.manifest.rows
     with parquet(segment.path, segment.footer) as file:
-        # Not by the row groups' statistics: their accessors abort the process on a damaged footer.
-        for group in range(file.num_row_groups) if segment.groups is None else segment.groups:
-            numbers = [
-                batch.column(0).to_numpy()
-                for batch in file.iter_batches(
-                    row_groups=[group], columns=["seq"], use_threads=False
-                )
-            ]
-            size = sum(map(len, numbers))
-            left -= size
-            if not any(len(_places(n, wanted)) for n in numbers):
-                continue
-            for batch in file.iter_batches(1 << 14, [group], columns=there, use_threads=False):
-                size -= batch.num_rows
-                at = _places(batch.column("seq").to_numpy(), wanted)
-                if len(at):
-                    found.append(_completed(batch.take(pa.array(at)), schema.names))
-            _check_complete(size, segment.path)
-    _check_complete(left, segment.path)
+        groups = list(range(file.num_row_groups) if segment.groups is None else segment.groups)
+        sizes = [file.metadata.row_group(group).num_rows for group in groups]
+        ends = np.cumsum([segment.manifest.first_seq, *sizes])
+        for at in np.unique(np.searchsorted(ends, wanted, side="right") - 1).tolist():
+            if not 0 <= at < len(groups):
+                continue  # the footer says other sizes than the manifest
+            left = sizes[at]
+            for batch in file.iter_batches(1 << 14, [groups[at]], columns=there, use_threads=False):
+                left -= batch.num_rows
+                places = _places(batch.column("seq").to_numpy(), wanted)
+                if len(places):
+                    found.append(_completed(batch.take(pa.array(places)), schema.names))
+            _check_complete(left, segment.path)
     batches = [pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in found]
     return pa.Table.from_batches(batches, schema=schema)

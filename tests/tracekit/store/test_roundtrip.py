@@ -108,6 +108,20 @@ def test_single_rows_are_found_by_number(tmp_path: Path) -> None:
     assert trace.rows([]).num_rows == 0
 
 
+def test_single_rows_are_found_in_every_row_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracekit.store.writer.ROW_GROUP_ROWS", 100)
+    with TraceWriter(tmp_path / "t.parquet", first_seq=50) as writer:
+        for batch in from_events(maps(1000)):
+            writer.write(batch)
+        writer.finish(Manifest())
+    wanted = [50, 149, 150, 349, 350, 351, 1049]
+    found = open_trace(tmp_path / "t.parquet").rows([*wanted, 0, 49, 1050], ["iova"])
+    assert found["seq"].to_pylist() == wanted
+    assert found["iova"].to_pylist() == [(n - 50) << 12 for n in wanted]
+
+
 def test_segments_are_one_trace(tmp_path: Path) -> None:
     every = maps(30)
     folder = tmp_path / "capture"
