@@ -1,10 +1,10 @@
 """Run the benchmarks and write down what they measured: ``python -m benchmarks [NAME...]``.
 
 Each runs in a process of its own.  What it says (:mod:`benchmarks.figures`) replaces what
-``benchmarks/results.json`` had of it, and README.md's table is made from that file; with
-``--table`` only the table is.  A benchmark that fails, or finds something else than what is there,
-leaves what was known of it, and the exit status is 1.  Those of :data:`OTHERS` run when they are
-named.
+``benchmarks/results.json`` had of it, and the tables of README.md and docs/performance.md are made
+from that file; with ``--table`` only these are.  A benchmark that fails, or finds something else
+than what is there, leaves what was known of it, and the exit status is 1.  Those of :data:`OTHERS`
+run when they are named.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from benchmarks.processes import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results.json"
 README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->\n"
 
 USUAL = (
-    "import", "perf_script", "replay", "conversions", "slot", "start", "conformance", "linger",
-    "synth", "models", "bandwidth",
+    "import", "perf_script", "replay", "stages", "conversions", "slot", "start", "conformance",
+    "linger", "synth", "models", "bandwidth",
 )  # fmt: skip
 OTHERS = ("audit", "shrink", "collect")
 """Minutes long, or recording on this machine's own kernel."""
@@ -42,7 +43,7 @@ def main() -> int:
     """Run, write, and return 1 if a benchmark failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(USUAL + OTHERS))
-    parser.add_argument("--table", action="store_true", help="write only README.md's table anew")
+    parser.add_argument("--table", action="store_true", help="write only the tables anew")
     options = parser.parse_args()
     if unknown := set(options.names) - {*USUAL, *OTHERS}:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
@@ -57,7 +58,8 @@ def main() -> int:
         every = in_order({**results["benchmarks"], name: lines})
         results = {"machine": machine(), "benchmarks": every}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    README.write_text(with_table(README.read_text(), results))
+    README.write_text(with_table(README.read_text(), table(results), README.name))
+    PAGE.write_text(with_table(PAGE.read_text(), stages(results), PAGE.name))
     if failed:
         print(f"error: failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
@@ -97,12 +99,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def with_table(readme: str, results: dict[str, Any]) -> str:
-    """README.md's text with the table of these results between its marks."""
-    head, begin, rest = readme.partition(BEGIN)
+def with_table(text: str, made: str, name: str) -> str:
+    """A page's text with the table between its marks."""
+    head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
-    assert (begin, end) == (BEGIN, END), f"README.md has no {BEGIN.strip()} ... {END.strip()}"
-    return head + BEGIN + table(results) + END + tail
+    assert (begin, end) == (BEGIN, END), f"{name} has no {BEGIN.strip()} ... {END.strip()}"
+    return head + BEGIN + made + END + tail
 
 
 def table(results: dict[str, Any]) -> str:
@@ -122,6 +124,19 @@ def table(results: dict[str, Any]) -> str:
                 lines.append(f"| {name} | skipped: {why} | | | |")
             elif (figure := Figure(**said)).shown:
                 lines.append(row(name, figure))
+    return "\n".join(lines) + "\n"
+
+
+def stages(results: dict[str, Any]) -> str:
+    """What each stage of import and replay costs, as a Markdown table."""
+    lines = ["| command | stage | ns of CPU an event | alone, M events/s |", "|---|---|---:|---:|"]
+    for said in results["benchmarks"].get("stages", {}).get("said", ()):
+        if why := said.get("skipped"):
+            lines.append(f"| skipped: {why} | | | |")
+            continue
+        command, _, stage = said["name"].partition(": ")
+        alone = f"{1e3 / said['value']:.3g}" if said["value"] else ""
+        lines.append(f"| {command} | {stage} | {said['value']:.3g} | {alone} |")
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +14,13 @@ import pytest
 from benchmarks.__main__ import (
     OTHERS,
     PACKAGES,
+    PAGE,
     README,
     RESULTS,
     USUAL,
     row,
     run,
+    stages,
     table,
     with_table,
 )
@@ -28,6 +32,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "perf_script": ("1000", "1"),
     "replay": (SMALL, "--times", "3"),
     "conversions": ("--conversions", "60"),
+    "stages": (SMALL,),
     "slot": ("16",),
     "start": ("1",),
     "conformance": ("500", "merged"),
@@ -51,9 +56,10 @@ def said_by(name: str, *words: str) -> list[dict[str, Any]]:
     return said
 
 
-def test_readme_has_the_table_of_the_results() -> None:
-    readme = README.read_text()
-    assert with_table(readme, json.loads(RESULTS.read_text())) == readme
+@pytest.mark.parametrize(("page", "made"), [(README, table), (PAGE, stages)])
+def test_a_page_has_the_table_of_the_results(page: Path, made: Callable[[Any], str]) -> None:
+    text = page.read_text()
+    assert with_table(text, made(json.loads(RESULTS.read_text())), page.name) == text
 
 
 def test_the_results_name_no_machine_and_no_place() -> None:
