@@ -21,8 +21,9 @@ import time
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this file's folder, where the package "replay" would be replay.py
-    sys.path.append(str(Path(__file__).parent.parent / "tests"))
+    ROOT = Path(__file__).resolve().parent.parent
+    sys.path[0] = str(ROOT)  # not this file's folder, where the package "replay" would be replay.py
+    sys.path.append(str(ROOT / "tests"))
 
 NIGHT = "2026-11-20"
 TRACES = 12
@@ -241,22 +242,30 @@ def judge(path: str, out: str, reports: str) -> int:
 
 
 def occurrences(folder: Path) -> int:
-    """A million stale mappings of one cause in one trace."""
+    """A million stale mappings of one cause in one trace, for a worker and for ``replay``."""
     from often import write_often
+
+    from benchmarks.processes import measured, ours
 
     bad = 0
     for count in (10_000, 100_000, 1_000_000):
         path = folder / f"{count}.parquet"
         events = write_often(path, count)
-        out = folder / f"out-{count}"
-        peak, seconds, _ = judged_alone(path, out, "all")
-        page = sum(p.stat().st_size for p in out.rglob("*.html"))
-        told = sum(p.stat().st_size for p in out.rglob("*.json"))
-        print(
-            f"{count:>10,} occurrences in {events:,} events  peak {peak:4.0f} MB"
-            f"  CPU {seconds:6.1f} s  page {page / 1e3:,.0f} kB  JSON {told / 1e3:,.0f} kB"
-        )
-        bad += page > 5_000_000
+        print(f"{count:>10,} occurrences in {events:,} events")
+        for reports in ("none", "all"):
+            out = folder / f"out-{count}-{reports}"
+            peak, seconds, _ = judged_alone(path, out, reports)
+            page = sum(p.stat().st_size for p in out.rglob("*.html"))
+            told = sum(p.stat().st_size for p in out.rglob("*.json"))
+            print(
+                f"    a worker, reports {reports:4}  peak {peak:4.0f} MB  CPU {seconds:5.1f} s"
+                f"  page {page / 1e3:,.0f} kB  JSON {told / 1e3:,.0f} kB"
+            )
+            bad += page > 5_000_000 or peak > BOUND_MB
+        cost = measured(ours("replay", str(path)), alike=(1,))
+        print(f"    tracekit replay         peak {cost.peak:4.0f} MB  CPU {cost.cpu:5.1f} s")
+        bad += cost.peak > BOUND_MB
+    print(f"bound {BOUND_MB} MB: {'exceeded' if bad else 'kept'}")
     return bad
 
 

@@ -6,57 +6,81 @@ Looked up afterwards, and only in traces that hold such events.  Nothing here de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+
 from replay.checks.violations import Violation
-from tracekit.errors import TraceFormatError
 from tracekit.findings import EvidenceRow
 
 if TYPE_CHECKING:
-    import polars as pl
+    from replay.checkpoint.continued import ContinuedTrace
 
-    from tracekit.store import Trace
-
-__all__ = ("Circumstances",)
+__all__ = ("Circumstances", "faults_of", "maps_of", "slots_of")
 
 SLOT_COMMANDS = (0x4020AE46, 0x40A0AE49)
-MAP_COMMAND = 0x3B71
+MAP_COMMANDS = (0x3B71,)
 READ_ONLY = 2
 WRITE = 2
 MOST_FAULTS = 3
 """Faults that are shown of one violation."""
 
 
+def faults_of(trace: ContinuedTrace) -> pa.Table:
+    """The faults of devices whose address is known: seq, ts_ns, iova, name."""
+    columns = ("seq", "ts_ns", "iova", "name")
+    return trace.of_type("iommu.fault", columns, lambda batch: batch.column("iova").is_valid())
+
+
+def slots_of(trace: ContinuedTrace) -> pa.Table:
+    """The calls that make slots which the guest may only read: seq, id, gpa, size."""
+    columns = ("seq", "id", "gpa", "size")
+    return _calls(trace, "kvm.vm_ioctl", columns, SLOT_COMMANDS, READ_ONLY)
+
+
+def maps_of(trace: ContinuedTrace) -> pa.Table:
+    """The calls that map memory to which the device may write: seq, iova, size."""
+    return _calls(trace, "vfio.type1_ioctl", ("seq", "iova", "size"), MAP_COMMANDS, WRITE)
+
+
+def _calls(
+    trace: ContinuedTrace,
+    name: str,
+    columns: Sequence[str],
+    commands: Collection[int],
+    flag: int,
+) -> pa.Table:
+    """Those of the calls that have the flag, and of which all of the columns are known."""
+
+    def keep(batch: pa.RecordBatch) -> pa.Array:
+        command, flags = (np.asarray(batch.column(c).fill_null(0)) for c in ("cmd", "flags"))
+        good = np.isin(command, list(commands)) & ((flags & flag) > 0)
+        for column in columns:
+            good &= np.asarray(batch.column(column).is_valid())
+        return pa.array(good)
+
+    table = trace.of_type(name, (*columns, "cmd", "flags"), keep)
+    return table.select(list(columns))
+
+
 class Circumstances:
     """Faults and read-only slots of a trace, once they are asked for."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: ContinuedTrace) -> None:
         events = trace.manifest.events
-        self._faults: pl.DataFrame | None = None
+        self._faults: pa.Table | None = None
         if events.get("iommu.fault"):
-            frame = trace.events("iommu.fault").select("seq", "ts_ns", "iova", "name")
-            self._faults = _collected(frame.drop_nulls("iova"), trace)
+            self._faults = faults_of(trace)
+            self._times = self._faults.column("ts_ns").to_numpy()
+            self._places = self._faults.column("iova").to_numpy()
         self._slots: list[dict[str, Any]] = []
         self._maps: list[dict[str, Any]] = []
         if events.get("kvm.vm_ioctl") and events.get("vfio.type1_ioctl"):
-            self._find_slots(trace)
-
-    def _find_slots(self, trace: Trace) -> None:
-        import polars as pl
-
-        calls = trace.events("kvm.vm_ioctl").filter(
-            pl.col("cmd").is_in(SLOT_COMMANDS) & (pl.col("flags") & READ_ONLY > 0)
-        )
-        chosen = calls.select("seq", "id", "gpa", "size").drop_nulls()
-        self._slots = _collected(chosen, trace).to_dicts()
-        if self._slots:
-            maps = trace.events("vfio.type1_ioctl").filter(
-                (pl.col("cmd") == MAP_COMMAND) & (pl.col("flags") & WRITE > 0)
-            )
-            chosen = maps.select("seq", "iova", "size").drop_nulls()
-            self._maps = _collected(chosen, trace).to_dicts()
+            self._slots = slots_of(trace).to_pylist()
+            self._maps = maps_of(trace).to_pylist() if self._slots else []
 
     def added(self, v: Violation) -> Violation:
         """The violation with what else is known of its pages."""
@@ -69,12 +93,13 @@ class Circumstances:
     def _faults_in(self, lo: int, hi: int, v: Violation) -> list[EvidenceRow]:
         if self._faults is None:
             return []
-        ts = self._faults["ts_ns"]
-        first = ts.search_sorted(v.from_ns)
-        last = len(ts) if v.until_ns is None else ts.search_sorted(v.until_ns, "right")
-        during = self._faults.slice(first, max(last - first, 0))
-        at = during["iova"]
-        found = during.filter((at >= max(lo, 0)) & (at <= min(hi, 1 << 64) - 1)).head(MOST_FAULTS)
+        first = int(np.searchsorted(self._times, v.from_ns))
+        last = len(self._times)
+        if v.until_ns is not None:
+            last = int(np.searchsorted(self._times, v.until_ns, "right"))
+        at = self._places[first:last]
+        inside = (at >= max(lo, 0)) & (at <= min(hi, 1 << 64) - 1)
+        found = self._faults.take(pa.array(first + np.flatnonzero(inside)[:MOST_FAULTS]))
         return [
             EvidenceRow(
                 ts_ns=f["ts_ns"],
@@ -84,7 +109,7 @@ class Circumstances:
                 address=f["iova"],
                 size=1,
             )
-            for f in found.iter_rows(named=True)
+            for f in found.to_pylist()
         ]
 
     def _read_only(self, lo: int, hi: int, v: Violation) -> list[str]:
@@ -100,20 +125,6 @@ class Circumstances:
                         f" write to it (event #{call['seq']})"
                     ]
         return []
-
-
-def _collected(frame: pl.LazyFrame, trace: Trace) -> pl.DataFrame:
-    """The frame.
-
-    :raises TraceFormatError: pages that Arrow reads and polars does not
-    """
-    import polars as pl
-
-    try:
-        return frame.collect()
-    except pl.exceptions.PolarsError as why:
-        said = str(why).splitlines()[0][:200]
-        raise TraceFormatError(f"{trace.path}: a page cannot be read: {said}") from None
 
 
 def _in_order(rows: Sequence[EvidenceRow]) -> list[EvidenceRow]:

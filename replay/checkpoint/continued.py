@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from replay.checkpoint.past import Past
-from tracekit.store import Manifest, Trace
+from tracekit.store import Manifest, Trace, arrow_schema
 
 if TYPE_CHECKING:
     import polars as pl
 
 __all__ = ("ContinuedTrace",)
+
+_SCHEMA = arrow_schema()
 
 
 class ContinuedTrace(Trace):
@@ -55,6 +58,36 @@ class ContinuedTrace(Trace):
         frame = pl.from_arrow(before.select(columns))
         assert isinstance(frame, pl.DataFrame)
         return pl.concat([frame.lazy(), later], how="vertical_relaxed")
+
+    def of_type(
+        self,
+        name: str,
+        columns: Sequence[str],
+        keep: Callable[[pa.RecordBatch], pa.Array] | None = None,
+    ) -> pa.Table:
+        """Columns of the events of one type as :meth:`events` tells them, text as plain text.
+
+        ``keep``: which of them, of each piece.  For a few of many: what a replay needs of them is
+        not worth the 50 MB that polars takes.
+        """
+        needed = list(dict.fromkeys(("seq", "event", *columns)))
+        types = [_SCHEMA.field(column).type for column in columns]
+        schema = pa.schema(
+            (column, pa.utf8() if pa.types.is_dictionary(kind) else kind)
+            for column, kind in zip(columns, types, strict=True)
+        )
+        before = self.past.events(name).select(needed).combine_chunks().to_batches()
+        found = []
+        for batch in chain(before, self.batches(needed)):
+            words = batch.column("event").dictionary.to_pylist()
+            if name not in words:
+                continue
+            codes = np.asarray(batch.column("event").indices)
+            part = batch.take(pa.array(np.flatnonzero(codes == words.index(name))))
+            part = part if keep is None else part.filter(keep(part))
+            if len(part):
+                found.append(pa.table([part.column(c) for c in columns], columns).cast(schema))
+        return pa.concat_tables(found) if found else schema.empty_table()
 
     def batches(
         self, columns: Sequence[str] | None = None, rows: int = 1 << 16

@@ -11,7 +11,7 @@ from replay.checkpoint.continued import ContinuedTrace
 from replay.checkpoint.pages import LastTouched
 from replay.checkpoint.past import Asked, Past, first_of
 from replay.checks.violations import Violations
-from replay.circumstances import MAP_COMMAND, READ_ONLY, SLOT_COMMANDS, WRITE
+from replay.circumstances import faults_of, maps_of, slots_of
 from replay.engine.kept import State
 from replay.engine.kernel import layout as L
 from replay.evidence import touch
@@ -114,37 +114,21 @@ def _numbers(array: Any) -> Iterator[int]:
 
 def _circumstances(trace: ContinuedTrace) -> Iterator[int]:
     """Faults of devices, read-only slots, and maps of these."""
-    import polars as pl
-
     events = trace.manifest.events
     if events.get("iommu.fault"):
-        faults = trace.events("iommu.fault").drop_nulls("iova").select("seq")
-        yield from faults.head(MOST_CIRCUMSTANCES).collect()["seq"].to_list()
+        yield from faults_of(trace).column("seq").to_pylist()[:MOST_CIRCUMSTANCES]
     if not (events.get("kvm.vm_ioctl") and events.get("vfio.type1_ioctl")):
         return
-    slots = (
-        trace.events("kvm.vm_ioctl")
-        .filter(pl.col("cmd").is_in(SLOT_COMMANDS) & (pl.col("flags") & READ_ONLY > 0))
-        .select("seq", "gpa", "size")
-        .drop_nulls()
-        .head(MOST_CIRCUMSTANCES)
-        .collect()
-    )
-    yield from slots["seq"].to_list()
+    slots = slots_of(trace).slice(0, MOST_CIRCUMSTANCES)
+    yield from slots.column("seq").to_pylist()
     if not len(slots):
         return
-    maps = (
-        trace.events("vfio.type1_ioctl")
-        .filter((pl.col("cmd") == MAP_COMMAND) & (pl.col("flags") & WRITE > 0))
-        .select("seq", "iova", "size")
-        .drop_nulls()
-        .collect()
-    )
-    lo = slots["gpa"].to_numpy().astype(np.int64)
-    hi = lo + slots["size"].to_numpy().astype(np.int64)
-    a = maps["iova"].to_numpy().astype(np.int64)
-    b = a + maps["size"].to_numpy().astype(np.int64)
+    maps = maps_of(trace)
+    lo = slots.column("gpa").to_numpy().astype(np.int64)
+    hi = lo + slots.column("size").to_numpy().astype(np.int64)
+    a = maps.column("iova").to_numpy().astype(np.int64)
+    b = a + maps.column("size").to_numpy().astype(np.int64)
     inside = np.zeros(len(a), bool)
     for first, end in {*zip(lo.tolist(), hi.tolist(), strict=True)}:
         inside |= (a < end) & (b > first)
-    yield from maps["seq"].to_numpy()[inside][:MOST_CIRCUMSTANCES].tolist()
+    yield from maps.column("seq").to_numpy()[inside][:MOST_CIRCUMSTANCES].tolist()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from replay.checks._define import Need, check
-from replay.checks.violations import Violation, Violations, grouped, size_text
+from replay.checks.violations import Cause, Violations, grouped, size_text
 from tracekit.events.syscall import IoctlArguments, IoctlReturned
 from tracekit.events.vfio import (
     IommufdIoctl,
@@ -72,11 +72,11 @@ class BisectedUnmap:
         return violations.counters[105]
 
 
-def _title(rows: list[Violation]) -> str:
-    if rows[0].severity is Severity.ERROR:
-        size = size_text(sum(v.size or 0 for v in rows))
+def _title(of: Cause) -> str:
+    if of.first.severity is Severity.ERROR:
+        size = size_text(of.size)
         return f"{size} is still mapped for a device after a successful unmap"
-    name = {22: "EINVAL", 2: "ENOENT"}.get(rows[0].errno, str(rows[0].errno))
-    what = "would cut an entry" if rows[0].confidence is Confidence.CERTAIN else "may cut an entry"
-    many = f"{len(rows)} DMA unmaps that" if len(rows) > 1 else "a DMA unmap that"
-    return f"{many} {what} {'were' if len(rows) > 1 else 'was'} refused ({name})"
+    name = {22: "EINVAL", 2: "ENOENT"}.get(of.first.errno, str(of.first.errno))
+    what = "would cut an entry" if of.first.confidence is Confidence.CERTAIN else "may cut an entry"
+    many = f"{of.count} DMA unmaps that" if of.count > 1 else "a DMA unmap that"
+    return f"{many} {what} {'were' if of.count > 1 else 'was'} refused ({name})"

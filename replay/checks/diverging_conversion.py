@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from replay.checks._define import Need, check
-from replay.checks.violations import Violation, Violations, grouped
+from replay.checks.violations import Cause, Violations, grouped
 from tracekit.events.iommu import IommuMap
 from tracekit.events.kvm import KvmAttributes, KvmVmIoctl
 from tracekit.events.syscall import IoctlArguments
@@ -97,10 +97,10 @@ class DivergingConversion:
         return violations.counters.get(201, Judged())
 
 
-def _title(rows: list[Violation]) -> str:
-    generation, _, how = str(rows[0].rule).partition(":")
-    if rows[0].severity is Severity.NOTE and rows[0].notes and "|" not in rows[0].notes[0]:
+def _title(of: Cause) -> str:
+    generation, _, how = str(of.first.rule).partition(":")
+    if of.first.severity is Severity.NOTE and of.first.notes and "|" not in of.first.notes[0]:
         return f"{how} (QEMU {generation})"
     words = how.replace("-", " ")
-    what = "a conversion is" if len(rows) == 1 else f"{len(rows):,} conversions are"
+    what = "a conversion is" if of.count == 1 else f"{of.count:,} conversions are"
     return f"{what} not QEMU's ({generation}): {words}"

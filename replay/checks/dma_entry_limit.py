@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from replay.checks._define import Need, check
-from replay.checks.violations import Violation, Violations, grouped
+from replay.checks.violations import Cause, Violations, grouped
 from tracekit.events.syscall import IoctlArguments, IoctlReturned
 from tracekit.events.vfio import VfioType1Ioctl, VfioType1IoctlReturned
 from tracekit.findings import Finding, Judged, Severity
@@ -74,10 +74,10 @@ class DmaEntryLimit:
         return violations.counters[107]
 
 
-def _title(rows: list[Violation]) -> str:
-    if not rows[0].errno:
-        return f"{rows[0].peak:,} DMA entries at once: the default limit is 65,535"
-    where = " in the middle of a conversion" if rows[0].severity is Severity.ERROR else ""
-    many = len(rows) > 1
-    what = f"{len(rows)} DMA maps were" if many else "a DMA map was"
+def _title(of: Cause) -> str:
+    if not of.first.errno:
+        return f"{of.first.peak:,} DMA entries at once: the default limit is 65,535"
+    where = " in the middle of a conversion" if of.first.severity is Severity.ERROR else ""
+    many = of.count > 1
+    what = f"{of.count} DMA maps were" if many else "a DMA map was"
     return f"{what} refused{where}: no entry is left (ENOSPC)"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from replay.checks._define import Need, check
-from replay.checks.violations import Violation, Violations, grouped, size_text
+from replay.checks.violations import Cause, Violations, grouped, size_text
 from tracekit.events.syscall import IoctlArguments, IoctlReturned
 from tracekit.events.vfio import (
     IommufdIoctl,
@@ -70,9 +70,9 @@ class DoubleMap:
         return violations.counters[106]
 
 
-def _title(rows: list[Violation]) -> str:
-    if rows[0].severity is Severity.ERROR:
-        return f"{size_text(sum(v.size or 0 for v in rows))} was mapped over a live DMA entry"
-    if len(rows) > 1:
-        return f"{len(rows)} DMA maps were refused because an entry is there already (EEXIST)"
+def _title(of: Cause) -> str:
+    if of.first.severity is Severity.ERROR:
+        return f"{size_text(of.size)} was mapped over a live DMA entry"
+    if of.count > 1:
+        return f"{of.count} DMA maps were refused because an entry is there already (EEXIST)"
     return "a DMA map was refused because an entry is there already (EEXIST)"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from replay.checks._define import Need, check
-from replay.checks.violations import Violation, Violations, grouped, size_text
+from replay.checks.violations import Cause, Violations, grouped, size_text
 from tracekit.events.iommu import IommuMap
 from tracekit.events.kvm import KvmAttributes, KvmVmIoctl
 from tracekit.events.syscall import IoctlArguments
@@ -70,8 +70,8 @@ class InPlaceOrder:
         return violations.counters[111]
 
 
-def _title(rows: list[Violation]) -> str:
-    size = size_text(sum(v.size or 0 for v in rows))
-    if rows[0].rule == "map":
+def _title(of: Cause) -> str:
+    size = size_text(of.size)
+    if of.first.rule == "map":
         return f"{size} was mapped for a device before it became shared"
     return f"{size} was still mapped for a device when it became private"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from replay.checks._define import Need, check
-from replay.checks.violations import Violation, Violations, grouped
+from replay.checks.violations import Cause, Violations, grouped
 from tracekit.events.kvm import KvmAttributes, KvmVmIoctl, KvmVmIoctlReturned
 from tracekit.events.syscall import IoctlArguments, IoctlReturned
 from tracekit.findings import Finding, Judged, Severity
@@ -62,6 +62,6 @@ class InvalidConversion:
         return violations.counters[202]
 
 
-def _title(rows: list[Violation]) -> str:
-    many = f"{len(rows)} invalid conversions were" if len(rows) > 1 else "an invalid conversion was"
-    return f"{many} refused (EINVAL)" if rows[0].errno else f"{many} taken"
+def _title(of: Cause) -> str:
+    many = f"{of.count} invalid conversions were" if of.count > 1 else "an invalid conversion was"
+    return f"{many} refused (EINVAL)" if of.first.errno else f"{many} taken"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from replay.checks._define import Need, check
-from replay.checks.violations import Violation, Violations, grouped, size_text
+from replay.checks.violations import Cause, Violations, grouped, size_text
 from tracekit.events.kvm import KvmAttributes, KvmVmIoctl, KvmVmIoctlReturned
 from tracekit.events.syscall import IoctlArguments, IoctlReturned
 from tracekit.events.vfio import IommufdIoctl, IoptMapUser, VfioType1Ioctl
@@ -74,9 +74,9 @@ class LostRollback:
         return violations.counters[108]
 
 
-def _title(rows: list[Violation]) -> str:
-    size = size_text(sum(v.size or 0 for v in rows))
-    return f"{size} was left half converted after an error ({_errno(rows[0].errno)})"
+def _title(of: Cause) -> str:
+    size = size_text(of.size)
+    return f"{size} was left half converted after an error ({_errno(of.first.errno)})"
 
 
 def _errno(number: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from replay.checks._define import Need, check
-from replay.checks.violations import Violation, Violations, grouped, size_text
+from replay.checks.violations import Cause, Violations, grouped, size_text
 from tracekit.events.iommu import IommuDomainFreed, IommuMap, IommuUnmap
 from tracekit.events.process import ProcessExit
 from tracekit.findings import Finding, Judged, Severity
@@ -57,7 +57,5 @@ class MappingLeak:
         return violations.counters[109]
 
 
-def _title(rows: list[Violation]) -> str:
-    return (
-        f"{size_text(sum(v.size or 0 for v in rows))} is still mapped after its container is gone"
-    )
+def _title(of: Cause) -> str:
+    return f"{size_text(of.size)} is still mapped after its container is gone"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from replay.checks._define import Need, check
-from replay.checks.violations import Violation, Violations, grouped, size_text
+from replay.checks.violations import Cause, Violations, grouped, size_text
 from tracekit.events.iommu import IommuMap
 from tracekit.events.kvm import KvmAttributes, KvmVmIoctl
 from tracekit.events.syscall import IoctlArguments
@@ -75,8 +75,8 @@ class MissingIommuMapping:
         return violations.counters[104]
 
 
-def _title(rows: list[Violation]) -> str:
-    size = size_text(sum(v.size or 0 for v in rows))
-    if all(v.until_ns is not None for v in rows):
+def _title(of: Cause) -> str:
+    size = size_text(of.size)
+    if not of.endless:
         return f"{size} of shared guest memory was mapped too late for a device"
     return f"{size} of shared guest memory is not mapped for a device"

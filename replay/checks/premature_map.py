@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from replay.checks._define import Need, check
-from replay.checks.violations import Violation, Violations, grouped, size_text
+from replay.checks.violations import Cause, Violations, grouped, size_text
 from tracekit.events.iommu import IommuMap
 from tracekit.events.kvm import KvmAttributes, KvmVmIoctl
 from tracekit.events.syscall import IoctlArguments
@@ -62,5 +62,5 @@ class PrematureMap:
         return violations.counters[103]
 
 
-def _title(rows: list[Violation]) -> str:
-    return f"{size_text(sum(v.size or 0 for v in rows))} was mapped for a device while private"
+def _title(of: Cause) -> str:
+    return f"{size_text(of.size)} was mapped for a device while private"

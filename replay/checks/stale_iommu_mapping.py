@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from replay.checks._define import Need, check
-from replay.checks.violations import Violation, Violations, grouped, size_text
+from replay.checks.violations import Cause, Violations, grouped, size_text
 from tracekit.events.iommu import IommuMap, IommuUnmap
 from tracekit.events.kvm import KvmAttributes, KvmVmIoctl
 from tracekit.events.syscall import IoctlArguments
@@ -76,10 +76,10 @@ class StaleIommuMapping:
         return violations.counters[101]
 
 
-def _title(rows: list[Violation]) -> str:
-    size = size_text(sum(v.size or 0 for v in rows))
-    if any(v.until_ns is None for v in rows):
+def _title(of: Cause) -> str:
+    size = size_text(of.size)
+    if of.endless:
         return f"{size} of private guest memory is still mapped for a device"
-    if rows[0].severity is Severity.ERROR:
+    if of.first.severity is Severity.ERROR:
         return f"{size} of private guest memory stayed mapped for a device after its conversion"
     return f"{size} of private guest memory was unmapped for a device late"

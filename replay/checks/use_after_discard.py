@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from replay.checks._define import Need, check
-from replay.checks.violations import Violation, Violations, grouped, size_text
+from replay.checks.violations import Cause, Violations, grouped, size_text
 from tracekit.events.iommu import IommuMap
 from tracekit.events.syscall import FallocateEntered, IoctlArguments, MadviseEntered
 from tracekit.events.vfio import IommufdIoctl, VfioType1Ioctl
@@ -66,10 +66,10 @@ class UseAfterDiscard:
         return violations.counters[102]
 
 
-def _title(rows: list[Violation]) -> str:
-    size = size_text(sum(v.size or 0 for v in rows))
-    if rows[0].severity is Severity.ERROR:
+def _title(of: Cause) -> str:
+    size = size_text(of.size)
+    if of.first.severity is Severity.ERROR:
         return f"{size} of discarded guest memory stayed mapped for a device"
-    if rows[0].severity is Severity.WARNING:
+    if of.first.severity is Severity.WARNING:
         return f"{size} of discarded guest memory was unmapped for a device late"
     return f"{size} of guest memory was discarded before it was unmapped for a device"

@@ -3,13 +3,16 @@ cause."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from replay.engine.engine import Judgement
+import numpy as np
+
+from replay.engine.engine import JUDGED, Judgement
 from replay.engine.kernel import layout as L
-from replay.engine.runs import runs
+from replay.engine.runs import SETTLED, runs
+from replay.engine.settling import LISTED, MORE, MORE_OPEN, MORE_PAGES
 from replay.linger.judge import Lingering
 from tracekit.findings import (
     Confidence,
@@ -22,7 +25,17 @@ from tracekit.findings import (
     finding_id,
 )
 
-__all__ = ("Clocks", "Identity", "Rule", "Violation", "Violations", "grouped", "size_text")
+__all__ = (
+    "Cause",
+    "Clocks",
+    "Identity",
+    "More",
+    "Rule",
+    "Violation",
+    "Violations",
+    "grouped",
+    "size_text",
+)
 
 _SEVERITY = {L.ERROR: Severity.ERROR, L.WARNING: Severity.WARNING, L.NOTE: Severity.NOTE}
 _CONFIDENCE = {
@@ -45,22 +58,6 @@ _REASONS = {
 }
 _ONE_CALL = (107, 202)
 """Kinds whose errors are about one call alone, in whatever order it was."""
-_CALLS = (105, 106, 107, 202)
-"""Kinds that are about a call, not about pages that are in a state."""
-_ROW = {
-    101: L.J_101,
-    102: L.J_102,
-    103: L.J_103,
-    104: L.J_104,
-    105: L.J_105,
-    106: L.J_106,
-    107: L.J_107,
-    108: L.J_108,
-    109: L.J_109,
-    110: L.J_110,
-    111: L.J_111,
-    202: L.J_202,
-}
 
 Rule = {
     L.R_DISCARD: "discard",
@@ -85,11 +82,24 @@ class Identity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class More:
+    """Violations that were counted and not kept: how many, their bytes, and those without an
+    end."""
+
+    count: int = 0
+    size: int = 0
+    endless: int = 0
+
+
+_NO_MORE = More()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Violation:
     """One run of adjacent pages that broke one rule.  Bytes and ns; ``until_ns`` null: not over.
 
     ``seqs``: the call that began it, its effect, what ended the conversion or request, what ended
-    the violation; -1 where there is none.
+    the violation; -1 where there is none.  ``more``: later ones of its cause.
     """
 
     kind: int
@@ -108,12 +118,39 @@ class Violation:
     peak: int = 0
     chain: tuple[EvidenceRow, ...] = ()
     notes: tuple[str, ...] = ()
+    more: More = _NO_MORE
 
     @property
     def events(self) -> tuple[int, ...]:
         """The event numbers, in order, each once."""
         listed = [s for s in self.seqs if s >= 0] + [r.seq for r in self.chain if r.seq is not None]
         return tuple(sorted(set(listed)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """The violations of one finding.  ``kept``: the first by time, one at least; ``count``,
+    ``size`` (bytes) and ``endless`` (those without an end) are of all."""
+
+    kept: list[Violation]
+    count: int
+    size: int
+    endless: int
+
+    @classmethod
+    def of(cls, kept: list[Violation]) -> Cause:
+        """These, and what they stand for."""
+        return cls(
+            kept=kept,
+            count=sum(1 + v.more.count for v in kept),
+            size=sum((v.size or 0) + v.more.size for v in kept),
+            endless=sum((v.until_ns is None) + v.more.endless for v in kept),
+        )
+
+    @property
+    def first(self) -> Violation:
+        """The first by time."""
+        return self.kept[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,15 +168,15 @@ class Clocks:
 
 @dataclass
 class Violations:
-    """All records of one replay, and the counters.
+    """The records of one replay, and the counters.  Of a cause that occurs often the first alone.
 
     ``losses``: (from, until, seq) of each hole; ``clock_back``: (held at, said, seq).
     """
 
     by_kind: dict[int, list[Violation]]
     counters: Mapping[int, Judged]
-    losses: list[tuple[int, int, int]] = field(default_factory=list)
-    clock_back: list[tuple[int, int, int]] = field(default_factory=list)
+    losses: Sequence[tuple[int, int, int]] = ()
+    clock_back: Sequence[tuple[int, int, int]] = ()
     lost_events: int = 0
     host: str | None = None
     clocks: Clocks = field(default_factory=Clocks)
@@ -162,24 +199,18 @@ class Violations:
         clocks = clocks or Clocks()
         identities = _Identities(judgement)
         found: dict[int, list[Violation]] = {}
-        calls: list[Violation] = []
         undecided: dict[int, dict[int, int]] = {}
         told: dict[int, set[int]] = {}
-        for row in runs(judgement.records):
+        records = judgement.records if clocks.comparable else _in_doubt(judgement.records)
+        for row in runs(records):
             kind, group = int(row[L.W_KIND]), int(row[L.W_GROUP])
             if row[L.W_SEV] == L.UNDECIDED:
                 undecided.setdefault(kind, {})[group] = int(row[L.W_RULE])
                 continue
             told.setdefault(kind, set()).add(group)
-            violation = _violation(row, identities, judgement)
-            if not clocks.comparable and kind not in _ONE_CALL:
-                violation = _in_doubt(violation)
-            if kind == 202 or (kind in _CALLS and violation.errno):
-                calls.append(violation)
-            else:
-                found.setdefault(kind, []).append(violation)
+            found.setdefault(kind, []).append(_violation(row, identities, judgement))
         counters = {}
-        for kind, index in _ROW.items():
+        for kind, index in JUDGED.items():
             counts = judgement.judged[index]
             reasons = {_REASONS[y]: int(counts[y]) for y in _REASONS if counts[y]}
             decided = int(counts[L.Y_DECIDED])
@@ -190,11 +221,8 @@ class Violations:
             counters[kind] = Judged(
                 decided=max(decided, 0), undecided=sum(reasons.values()), reasons=reasons
             )
-        joined = {kind: _joined(rows) for kind, rows in found.items()}
-        for v in _joined_calls(calls):
-            joined.setdefault(v.kind, []).append(v)
         return cls(
-            by_kind={kind: sorted(rows, key=_by_time) for kind, rows in joined.items()},
+            by_kind={kind: sorted(found[kind], key=_by_time) for kind in sorted(found)},
             counters=counters,
             losses=judgement.stream.losses,
             clock_back=judgement.stream.clock_back,
@@ -217,7 +245,7 @@ class Violations:
                     rows[i] = replace(v, identity=replace(v.identity, vm=named))
 
     def all(self) -> Iterator[Violation]:
-        """Every violation."""
+        """Every violation that was kept."""
         for rows in self.by_kind.values():
             yield from rows
 
@@ -291,74 +319,23 @@ def _violation(row: Any, identities: _Identities, judgement: Judgement) -> Viola
         errno=errno,
         thread=judgement.stream.tids[thread] if 0 <= thread < len(judgement.stream.tids) else -1,
         peak=int(row[L.W_REM]) if kind == 107 else 0,
+        more=_more(row),
     )
 
 
-def _in_doubt(v: Violation) -> Violation:
-    if v.severity is not Severity.ERROR:
-        return v
-    return replace(v, severity=Severity.WARNING, confidence=Confidence.POSSIBLE)
+def _more(row: Any) -> More:
+    if row[L.W_STATE] != SETTLED:
+        return _NO_MORE
+    count, pages, endless = (int(row[column]) for column in (MORE, MORE_PAGES, MORE_OPEN))
+    return More(count=count, size=pages << 12, endless=endless)
 
 
-def _joined(rows: list[Violation]) -> list[Violation]:
-    """Adjacent pages of one group, severity and container become one violation."""
-    rows = sorted(
-        rows,
-        key=lambda v: (
-            v.group,
-            v.severity.rank,
-            v.confidence.value,
-            v.identity.ordinal,
-            v.address or 0,
-        ),
-    )
-    out: list[Violation] = []
-    for v in rows:
-        last = out[-1] if out else None
-        if (
-            last is not None
-            and v.group == last.group
-            and v.severity is last.severity
-            and v.confidence is last.confidence
-            and v.identity == last.identity
-            and last.address is not None
-            and last.size is not None
-            and v.size is not None
-            and last.address + last.size == v.address
-        ):
-            ends = (last.until_ns, v.until_ns)
-            out[-1] = replace(
-                last,
-                size=last.size + v.size,
-                from_ns=min(last.from_ns, v.from_ns),
-                until_ns=None if None in ends else max(e for e in ends if e is not None),
-                seqs=(last.seqs[0], v.seqs[1], last.seqs[2], max(last.seqs[3], v.seqs[3])),
-            )
-        else:
-            out.append(v)
-    return out
-
-
-def _joined_calls(rows: list[Violation]) -> list[Violation]:
-    """Calls refused one after the other in one run, each beginning where the last one ended."""
-    out: list[Violation] = []
-    for v in rows:
-        last = out[-1] if out else None
-        if (
-            last is not None
-            and v.kind != 202
-            and (v.kind, v.group, v.severity, v.confidence, v.errno)
-            == (last.kind, last.group, last.severity, last.confidence, last.errno)
-            and last.address is not None
-            and last.size is not None
-            and v.size is not None
-            and last.address + last.size == v.address
-        ):
-            seqs = (last.seqs[0], v.seqs[1], -1, -1)
-            out[-1] = replace(last, size=last.size + v.size, until_ns=v.until_ns, seqs=seqs)
-        else:
-            out.append(v)
-    return out
+def _in_doubt(records: Any) -> Any:
+    """The same with no error that depends on the order of calls."""
+    rows = records.copy()
+    errors = (rows[:, L.W_SEV] == L.ERROR) & ~np.isin(rows[:, L.W_KIND], _ONE_CALL)
+    rows[errors, L.W_SEV], rows[errors, L.W_CONF] = L.WARNING, L.POSSIBLE
+    return rows
 
 
 def _by_time(v: Violation) -> tuple[int, int, int]:
@@ -372,9 +349,8 @@ def grouped(
     code: str,
     name: str,
     cause: Callable[[Violation], str],
-    title: Callable[[list[Violation]], str],
+    title: Callable[[Cause], str],
     space: str = "iova",
-    limit: int = 100,
 ) -> Iterator[Finding]:
     """One finding for each cause: process, container, severity, confidence and ``cause`` key.
 
@@ -386,16 +362,17 @@ def grouped(
         key = (v.identity.vm.pid, v.identity.ordinal, v.severity.rank, v.confidence.value, cause(v))
         causes.setdefault(key, []).append(v)
     starts: dict[tuple[str | None, int | None], None] = {}
-    for key, rows in causes.items():
-        identity = rows[0].identity
+    for key, kept in causes.items():
+        of = Cause.of(kept)
+        identity = of.first.identity
         starts.setdefault((identity.vm.name, identity.vm.pid))
         same = [p for n, p in starts if n == identity.vm.name]
         keys = (
             violations.host or "",
             identity.vm.name or "",
             str(same.index(identity.vm.pid)),
-            rows[0].severity.value,
-            rows[0].confidence.value,
+            of.first.severity.value,
+            of.first.confidence.value,
             str(identity.ordinal),
             str(key[-1]),
         )
@@ -403,16 +380,16 @@ def grouped(
             id=finding_id(code, keys),
             code=code,
             name=name,
-            severity=rows[0].severity,
-            confidence=rows[0].confidence,
-            title=title(rows),
+            severity=of.first.severity,
+            confidence=of.first.confidence,
+            title=title(of),
             vm=identity.vm,
             container=identity.container,
             device=identity.device,
-            count=len(rows),
-            occurrences=tuple(_occurrence(v, space) for v in rows[:limit]),
+            count=of.count,
+            occurrences=tuple(_occurrence(v, space) for v in kept[:LISTED]),
             cause=str(key[-1]),
-            notes=tuple(dict.fromkeys(note for v in rows for note in v.notes)),
+            notes=tuple(dict.fromkeys(note for v in kept for note in v.notes)),
         )
 
 

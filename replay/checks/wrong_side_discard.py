@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from replay.checks._define import Need, check
-from replay.checks.violations import Violation, Violations, grouped, size_text
+from replay.checks.violations import Cause, Violations, grouped, size_text
 from tracekit.events.kvm import KvmAttributes, KvmMemslot, KvmVmIoctl
 from tracekit.events.syscall import FallocateEntered, MadviseEntered
 from tracekit.findings import Finding, Judged, Severity
@@ -71,8 +71,8 @@ class WrongSideDiscard:
         return violations.counters[110]
 
 
-def _title(rows: list[Violation]) -> str:
-    size = size_text(sum(v.size or 0 for v in rows))
-    if rows[0].severity is Severity.NOTE:
+def _title(of: Cause) -> str:
+    size = size_text(of.size)
+    if of.first.severity is Severity.NOTE:
         return f"{size} became private and its shared side was not discarded"
     return f"{size} was discarded on the side that the guest uses"

@@ -13,10 +13,19 @@ from replay.engine.keeping import kept_arrays, restored_arrays
 from replay.engine.kept import Kept, State, told_apart
 from replay.engine.kernel import layout as L
 from replay.engine.kernel.cache import is_cached
-from replay.engine.runs import runs
+from replay.engine.runs import SETTLED, runs
+from replay.engine.settling import MORE, MORE_OPEN, MORE_PAGES, settle
 from replay.engine.stream import EventStream, load_kernel
 
-__all__ = ("LOAD_FROM", "PLAIN_BELOW", "Engine", "Judgement", "judge", "worth_compiling")
+__all__ = (
+    "JUDGED",
+    "LOAD_FROM",
+    "PLAIN_BELOW",
+    "Engine",
+    "Judgement",
+    "judge",
+    "worth_compiling",
+)
 
 PLAIN_BELOW = 20_000
 """Events below which the kernel runs as plain Python rather than be compiled first."""
@@ -26,11 +35,29 @@ PLAIN_WORK = 1 << 20
 """Pages from which the plain kernel's walks over all pages have the kernel compiled after all."""
 MOST_STATE = 256 << 20
 """Bytes that the planes may take; a trace that asks for more has them forgotten."""
-MOST_WAITING = 1 << 15
-"""Records from which those of adjacent pages are joined before there are more."""
+MOST_WAITING = 1 << 13
+"""Records from which those of adjacent pages are joined, and those that are over settled, before
+there are more."""
+FEW = 1 << 12
+"""Records of which all are kept when the trace ends."""
+MOST_MORE = 1 << 56
+"""Occurrences, or pages of them, that a trace cannot have."""
 
-
-_KINDS = (101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 202)
+JUDGED = {
+    101: L.J_101,
+    102: L.J_102,
+    103: L.J_103,
+    104: L.J_104,
+    105: L.J_105,
+    106: L.J_106,
+    107: L.J_107,
+    108: L.J_108,
+    109: L.J_109,
+    110: L.J_110,
+    111: L.J_111,
+    202: L.J_202,
+}
+"""The kinds of records, and the row of ``Judgement.judged`` that counts each."""
 _TOLD = (
     (L.C_HAS_MAP, "iommu.map"),
     (L.C_HAS_UNMAP, "iommu.unmap"),
@@ -46,8 +73,9 @@ _TOLD = (
 class Judgement:
     """What the kernel found.
 
-    ``records``: int64 array (n, W_COLS), columns as in kernel/layout.py; ``judged``: (codes,
-    reasons); ``spaces``: (n, S_COLS); ``leader``: process number -> thread id.
+    ``records``: int64 array (n, W_COLS), columns as in kernel/layout.py, those that are settled
+    (settling.py) with the counts of others; ``judged``: (codes, reasons); ``spaces``: (n, S_COLS);
+    ``leader``: process number -> thread id.
     """
 
     records: Any
@@ -115,11 +143,11 @@ class Engine:
         """The trace ends."""
         self._grow(L.GROW_WATCHES)
         self._frames.finish(self._k, self.stream.last_ts)
-        self._drain()
+        self._drain(ends=True)
+        if self._waiting > FEW:
+            self._settle(None)
         k = self._k
-        records = (
-            np.concatenate(self._records) if self._records else np.zeros((0, L.W_COLS), np.int64)
-        )
+        records = self._all_records()
         leader = {p: int(tid) for p, tid in enumerate(self.stream.tids)}
         return Judgement(
             records=records,
@@ -132,9 +160,11 @@ class Engine:
 
     def kept_state(self) -> State:
         """All that the engine knows so far, as copies; before :meth:`finish`."""
+        if self._waiting > FEW:
+            self._settle(self._live_groups())
         return {
             **kept_arrays(self._k),
-            "records": runs(np.concatenate([np.zeros((0, L.W_COLS), np.int64), *self._records])),
+            "records": runs(self._all_records()),
             "stream": self.stream.kept_state(),
         }
 
@@ -157,7 +187,11 @@ class Engine:
         for column in (L.W_PROC, L.W_THREAD):
             kept.indices("records", records[:, column], max(threads, 1), first=-1)
         kept.check(np.isin(records[:, L.W_SEV], range(L.UNDECIDED + 1)).all(), "records")
-        kept.check(np.isin(records[:, L.W_KIND], _KINDS).all(), "records")
+        kept.check(np.isin(records[:, L.W_KIND], list(JUDGED)).all(), "records")
+        settled = records[records[:, L.W_STATE] == SETTLED]
+        more = settled[:, (MORE, MORE_PAGES, MORE_OPEN)]
+        kept.check(more.size == 0 or (more.min() >= 0 and more.max() < MOST_MORE), "records")
+        kept.check((settled[:, L.W_SEV] != L.UNDECIDED).all(), "records")
         unsure = records[:, L.W_SEV] == L.UNDECIDED
         kept.indices("records", records[unsure, L.W_RULE], L.Y_COLS, first=1)
         kept.indices("records", records[~unsure, L.W_CONF], L.POSSIBLE + 1)
@@ -179,16 +213,39 @@ class Engine:
             self._k.T[before:known, L.T_STATE] = L.STATE_UNKNOWN
         self._k.g[L.G_THREADS] = known
 
-    def _drain(self) -> None:
+    def _drain(self, *, ends: bool = False) -> None:
+        """Take the records that the kernel has made; ``ends``: at the end of the trace."""
         n = int(self._k.g[L.G_OUT])
-        if n:
-            self._records.append(self._k.W[:n, L.OUT0 : L.OUT0 + L.W_COLS].copy())
-            self._k.g[L.G_OUT] = 0
-            self._waiting += n
+        for first in range(0, n, MOST_WAITING):
+            rows = self._k.W[first : min(n, first + MOST_WAITING), L.OUT0 : L.OUT0 + L.W_COLS]
+            self._records.append(rows.copy())
+            self._waiting += len(rows)
             if self._waiting > self._most_waiting:
-                self._records = [runs(np.concatenate(self._records))]
-                self._waiting = len(self._records[0])
+                later = self._k.W[first + len(rows) : n, L.OUT0 + L.W_GROUP]
+                live = later if ends else np.concatenate([later, self._live_groups()])
+                self._settle(np.unique(live))
                 self._most_waiting = max(MOST_WAITING, 2 * self._waiting)
+        self._k.g[L.G_OUT] = 0
+
+    def _live_groups(self) -> Any:
+        """The groups to which the kernel may still add records: of what it watches, of the runs of
+        calls, and the last one."""
+        k = self._k
+        watched = k.W[k.W[: int(k.g[L.G_ACTIVE]), L.ACTIVE], L.W_GROUP]
+        called = k.T[: int(k.g[L.G_THREADS]), L.T_RUN]
+        return np.concatenate([watched, called, k.g[[L.G_GROUP]]])
+
+    def _settle(self, live: Any) -> None:
+        """Keep fewer records: :func:`replay.engine.settling.settle`."""
+        records, undecided = settle(self._all_records(), live)
+        self._records, self._waiting = [records], len(records)
+        judged = self._k.g[L.J0 :].reshape(L.J_ROWS, L.Y_COLS)
+        for (kind, reason), count in undecided.items():
+            judged[JUDGED[kind], reason] += count
+            judged[JUDGED[kind], L.Y_DECIDED] -= count
+
+    def _all_records(self) -> Any:
+        return np.concatenate([np.zeros((0, L.W_COLS), np.int64), *self._records])
 
     def _too_large(self, more: int) -> bool:
         """Forget the planes rather than let them grow beyond MOST_STATE; True if that was done."""

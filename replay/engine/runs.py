@@ -8,23 +8,44 @@ import numpy as np
 
 from replay.engine.kernel import layout as L
 
-__all__ = ("runs",)
+__all__ = ("SETTLED", "is_call", "runs")
 
+SETTLED = 2
+"""In W_STATE: the record is an occurrence as it is told, and nothing is joined to it any more
+(settling.py)."""
+
+_CALLS = (105, 106, 107)
+"""Kinds whose records with an errno are about a call, not about pages that are in a state."""
 _KEYS = (L.W_P0, L.W_SPACE, L.W_PROC, L.W_CONF, L.W_SEV, L.W_GROUP, L.W_KIND)
 
 
 def runs(records: Any) -> Any:
-    """Records (n, W_COLS) of adjacent pages of one cause made one, and those of what is undecided
-    made one a group.  That can be done to some of them first, and to all of them later.
+    """Records (n, W_COLS) of adjacent pages of one cause made one, calls that were refused one
+    after the other made one, and those of what is undecided made one a group.
 
-    What violations.py does of violations, done of rows, because rows are cheap.
+    That can be done to some of them first, and to all of them later.  What is settled comes first,
+    then calls in their order, what is undecided, and pages by kind and group.
     """
     if len(records) < 2:
         return records
-    undecided = records[:, L.W_SEV] == L.UNDECIDED
-    pages = (records[:, L.W_RULE] != L.R_CALL) & ~undecided
-    rest = records[~pages & ~undecided]
-    return np.concatenate([rest, _last_of_groups(records[undecided]), _joined(records[pages])])
+    settled = records[:, L.W_STATE] == SETTLED
+    undecided = ~settled & (records[:, L.W_SEV] == L.UNDECIDED)
+    calls = ~settled & ~undecided & is_call(records)
+    pages = ~settled & ~undecided & ~calls
+    return np.concatenate(
+        [
+            records[settled],
+            _joined_calls(records[calls]),
+            _last_of_groups(records[undecided]),
+            _joined(records[pages]),
+        ]
+    )
+
+
+def is_call(records: Any) -> Any:
+    """Which are about a call, whose order is theirs."""
+    kinds = records[:, L.W_KIND]
+    return (kinds == 202) | (np.isin(kinds, _CALLS) & (records[:, L.W_ERRNO] != 0))
 
 
 def _last_of_groups(rows: Any) -> Any:
@@ -35,15 +56,14 @@ def _last_of_groups(rows: Any) -> Any:
 
 
 def _joined(rows: Any) -> Any:
+    """Adjacent pages of one group, severity, confidence and container."""
     if len(rows) < 2:
         return rows
     rows = rows[np.lexsort([rows[:, key] for key in _KEYS])]
-    same = np.ones(len(rows) - 1, bool)
+    same = (rows[1:, L.W_P0] == rows[:-1, L.W_P1]) & (rows[1:, L.W_P0] != L.NULL)
     for key in _KEYS[1:]:
         same &= rows[1:, key] == rows[:-1, key]
-    same &= rows[1:, L.W_P0] == rows[:-1, L.W_P1]
-    first = np.flatnonzero(np.r_[True, ~same])
-    last = np.r_[first[1:], len(rows)] - 1
+    first, last = _ends(same)
     out = rows[first].copy()
     out[:, L.W_P1] = rows[last, L.W_P1]
     out[:, L.W_FROM] = np.minimum.reduceat(rows[:, L.W_FROM], first)
@@ -52,4 +72,35 @@ def _joined(rows: Any) -> Any:
     out[:, L.W_UNTIL] = np.where(open_ended, L.NULL, until)
     out[:, L.W_SEQ1] = rows[last, L.W_SEQ1]
     out[:, L.W_SEQ3] = np.maximum.reduceat(rows[:, L.W_SEQ3], first)
+    sized = (out[:, L.W_RULE] == L.R_CALL) & (out[:, L.W_P1] != L.NULL) & (first < last)
+    out[sized, L.W_SIZE] = (out[sized, L.W_P1] - out[sized, L.W_P0]) << 12
     return out
+
+
+def _joined_calls(rows: Any) -> Any:
+    """Calls refused one after the other in one run, each beginning where the last one ended."""
+    if len(rows) < 2:
+        return rows
+    at, size = (rows[:, column].astype(np.uint64) for column in (L.W_ADDR, L.W_SIZE))
+    known = (rows[:, L.W_ADDR] != L.NULL) & (rows[:, L.W_SIZE] != L.NULL)
+    end = at + size
+    same = (rows[1:, L.W_KIND] != 202) & known[1:] & known[:-1]
+    same &= (at[1:] == end[:-1]) & (end[:-1] >= at[:-1])
+    for key in (L.W_KIND, L.W_GROUP, L.W_SEV, L.W_CONF, L.W_ERRNO):
+        same &= rows[1:, key] == rows[:-1, key]
+    first, last = _ends(same)
+    out = rows[first].copy()
+    several = first < last
+    out[:, L.W_SIZE] = np.add.reduceat(size, first).astype(np.int64)
+    out[:, L.W_UNTIL] = rows[last, L.W_UNTIL]
+    out[:, L.W_SEQ1] = rows[last, L.W_SEQ1]
+    out[several, L.W_SEQ2] = -1
+    out[several, L.W_SEQ3] = -1
+    return out
+
+
+def _ends(same: Any) -> tuple[Any, Any]:
+    """Of the pieces whose rows but the first are the ``same`` as those before them: the first and
+    the last rows."""
+    first = np.flatnonzero(np.r_[True, ~same])
+    return first, np.r_[first[1:], len(same) + 1] - 1

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from replay.engine.kept import Kept, State
 from replay.engine.kernel import layout as L
+from replay.engine.marks import Marks
 
 __all__ = ("COLUMNS", "EventStream", "integers", "load_kernel", "nulls")
 
@@ -125,8 +126,8 @@ class EventStream:
         self._lut = np.zeros(_TID_LIMIT, np.int32)  # number + 1: untouched zeros cost no memory
         self._out = np.empty((L.B_COLS, 0), np.int64)
         self.devices: dict[int, str] = {}
-        self.clock_back: list[tuple[int, int, int]] = []
-        self.losses: list[tuple[int, int, int]] = []
+        self.clock_back = Marks()
+        self.losses = Marks()
         self.first_ts: int | None = None
         self.last_ts = 0
         self.rows = 0
@@ -136,8 +137,8 @@ class EventStream:
         return {
             "tids": np.array(self.tids, np.int64),
             "devices": [[number, name] for number, name in self.devices.items()],
-            "clock_back": np.array(self.clock_back, np.int64).reshape(-1, 3),
-            "losses": np.array(self.losses, np.int64).reshape(-1, 3),
+            "clock_back": self.clock_back.rows.copy(),
+            "losses": self.losses.rows.copy(),
             "first_ts": self.first_ts,
             "last_ts": self.last_ts,
             "rows": self.rows,
@@ -157,7 +158,7 @@ class EventStream:
             kept.check(good and 0 <= pair[0] < max(len(tids), 1), "devices")
             self.devices[pair[0]] = pair[1]
         for name, into in (("clock_back", self.clock_back), ("losses", self.losses)):
-            into.extend((a, b, c) for a, b, c in kept.array(name, None, 3).tolist())
+            into.add(kept.array(name, None, 3))
         self.first_ts = kept.integer_or_none("first_ts")
         self.last_ts = kept.integer("last_ts")
         self.rows = kept.integer("rows", 0)
@@ -244,9 +245,9 @@ class EventStream:
             if device is not None:
                 self.devices[int(out[L.B_THREAD, i])] = device
         for sort, into in (("trace.clock_back", self.clock_back), ("trace.lost", self.losses)):
-            for i in rare.get(sort, ()):
-                ts, until, seq = (int(out[c, i]) for c in (L.B_TS, L.B_UNTIL, L.B_SEQ))
-                into.append((ts, until, seq))
+            rows = rare.get(sort, ())
+            if len(rows):
+                into.add(out[[L.B_TS, L.B_UNTIL, L.B_SEQ]][:, rows].T)
 
 
 _RARE = ("iommu.attach", "process.fork", "trace.clock_back", "trace.lost")
