@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-__all__ = ("Counts", "Failure")
+__all__ = ("Counts", "Failure", "Point")
+
+
+class Point(NamedTuple):
+    """How things stand after a request: ``entries`` live, calls and flushes so far, and bytes with
+    two backings."""
+
+    ts_ns: int
+    entries: int
+    maps: int
+    unmaps: int
+    flushes: int
+    doubled: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +45,9 @@ class Counts:
     removes; type1 makes one more for every 512 pieces that are not adjacent in host memory.
     ``entries``, ``peak``: DMA entries live in the end, and most at any time, of the container that
     has most.  ``doubled``: bytes that had both a private and a shared backing at the same time,
-    most; ``doubled_left``: still so in the end, because a discard never came.  ``rejected``:
-    conversions that in-place memory refused.  ``series``: (ts_ns, entries) after each request.
+    most; ``doubled_left``: still so in the end, because a discard never came.  ``premature``: maps
+    of memory that was private at that moment (TK103).  ``rejected``: conversions that in-place
+    memory refused.  ``series``: one point for each request.
     """
 
     maps: int = 0
@@ -45,10 +59,17 @@ class Counts:
     conversions: int = 0
     refused: int = 0
     rejected: int = 0
+    premature: int = 0
     doubled: int = 0
     doubled_left: int = 0
     failure: Failure | None = None
     failures: int = 0
     first_rejected: Failure | None = None
     ended: str = ""
-    series: list[tuple[int, int]] = field(default_factory=list)
+    series: list[Point] = field(default_factory=list)
+
+    def tick(self, ts_ns: int) -> None:
+        """A request is over."""
+        self.series.append(
+            Point(ts_ns, self.entries, self.maps, self.unmaps, self.flushes, self.doubled_left)
+        )

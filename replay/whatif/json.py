@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from replay.whatif.counts import Failure
+from replay.whatif.counts import Failure, Point
 from replay.whatif.requests import Kind, Requests
 from replay.whatif.what_if import Answer
 
@@ -56,12 +56,15 @@ def _world(answer: Answer) -> dict[str, Any]:
         "conversions_rejected_in_place": counts.rejected,
         "doubled_bytes": counts.doubled,
         "doubled_bytes_left": counts.doubled_left,
+        "maps_of_private_memory": counts.premature,
         "failures": counts.failures,
         "first_failure": _failure(counts.failure),
         "qemu_ended": counts.ended or None,
         "entries_needed": answer.needed,
         "enough_dma_entry_limit": answer.enough,
-        "series": [list(point) for point in counts.series],
+        "series": {
+            name: [point[i] for point in counts.series] for i, name in enumerate(Point._fields)
+        },
     }
 
 

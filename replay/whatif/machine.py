@@ -37,7 +37,6 @@ KVM_MEMSLOTS = 32764
 MOST_BYTES = 64 << 30
 Ranges = list[tuple[int, int]]
 MOST_CALLS = 20_000_000
-PAGE = 4096
 
 
 def play(
@@ -57,7 +56,7 @@ def play(
             if not machine.counts.ended:
                 machine.ask(piece)
         machine.counts.entries = max(len(c.entries) for c in machine.containers)
-        machine.counts.series.append((request.ts_ns, machine.counts.entries))
+        machine.counts.tick(request.ts_ns)
         if progress is not None and number >= done + 64:
             done = number
             progress(done)
@@ -239,13 +238,15 @@ class _Counting:
     def count_map(self, iova: int, size: int, call: Callable[[], None]) -> None:
         machine = self.machine
         machine.counts.maps += 1
+        private = machine.kvm.private.overlaps(iova, size)
         try:
-            if machine.world.in_place and _any_private(machine.kvm, iova, size):
+            if machine.world.in_place and private:
                 raise UpstreamError(f"[{iova:#x}, +{size:#x}) is private", EFAULT)
             call()
         except UpstreamError as error:
             machine.failed("map", iova, size, error)
             raise
+        machine.counts.premature += private
         machine.counts.peak = max(machine.counts.peak, len(self.dma_entries))
 
     def count_unmap(self, iova: int, size: int, call: Callable[[], int]) -> int:
@@ -345,12 +346,6 @@ class _V4Listener(_Pieces, v4.VfioPrivateSharedListener):
         self.world = world
         super().__init__(container)
         self.priority = world.vfio_priority
-
-
-def _any_private(kvm: KvmMemoryAttributes, gpa: int, size: int) -> bool:
-    if gpa in kvm.private or size <= PAGE:
-        return gpa in kvm.private
-    return any(gpa <= start < gpa + size for start, _ in kvm.private.ranges())
 
 
 def _overlap(a: Ranges, b: Ranges) -> Ranges:

@@ -63,8 +63,7 @@ def count(size: int, requests: Sequence[Request], world: World) -> Counts:
         arithmetic.number, arithmetic.ts_ns = number, request.ts_ns
         if not arithmetic.ask(request):
             break
-        counts = arithmetic.counts
-        counts.series.append((request.ts_ns, counts.entries))
+        arithmetic.counts.tick(request.ts_ns)
     return arithmetic.counts
 
 

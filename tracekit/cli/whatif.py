@@ -37,6 +37,16 @@ class Iommu(Enum):
     IOMMUFD = "iommufd"
 
 
+class Plot(Enum):
+    """What is drawn over time."""
+
+    ENTRIES = "entries"
+    MAPS = "maps"
+    UNMAPS = "unmaps"
+    FLUSHES = "flushes"
+    DOUBLED = "doubled"
+
+
 class Format(Enum):
     """How the answer is written."""
 
@@ -66,6 +76,10 @@ def whatif(
     in_place: Annotated[
         bool, typer.Option("--in-place", help="Private and shared memory are the same pages")
     ] = False,
+    plot: Annotated[
+        Plot,
+        typer.Option(help="Drawn over time: entries live, or calls, flushes, memory held twice"),
+    ] = Plot.ENTRIES,
     format: Annotated[Format, typer.Option(help="How to write the answer")] = Format.TEXT,
     out: Annotated[
         Path | None,
@@ -84,6 +98,7 @@ def whatif(
     from replay.whatif import World, requests_of, standard_worlds, what_if
     from replay.whatif.json import json_of
     from replay.whatif.text import text_of
+    from tracekit.report.escape import visible
     from tracekit.store import open_trace
 
     asked = (generation, granularity, iommu, dma_entry_limit, vfio_priority)
@@ -114,5 +129,5 @@ def whatif(
     if format is Format.JSON:
         write_output(json_of(str(trace), answers), out)
         return
-    texts = [text_of(requests, told_of) for requests, told_of in answers]
-    write_output("\n\n".join([str(trace), *texts]) + "\n", out)
+    texts = [text_of(requests, told_of, plot.value) for requests, told_of in answers]
+    write_output("\n\n".join([visible(str(trace)), *texts]) + "\n", out)

@@ -15,6 +15,7 @@ from replay.whatif import (
     Granularity,
     Iommu,
     Kind,
+    Request,
     Requests,
     World,
     requests_of,
@@ -24,6 +25,7 @@ from replay.whatif import (
 from replay.whatif.boot import all_shared, boot, bounce_buffer
 from replay.whatif.machine import play
 from replay.whatif.runs import count
+from replay.whatif.text import text_of
 from replay.whatif.world import UNLIMITED
 from tracekit.errors import UnknownNameError, UsageError
 from tracekit.store import open_trace, write_events
@@ -152,6 +154,47 @@ def test_in_place_memory_wants_the_order_of_v4(tmp_path: Path) -> None:
     assert (first.call, first.errno) == ("map", "EFAULT")
 
 
+def test_a_listener_that_hears_before_the_attribute_maps_what_is_private(tmp_path: Path) -> None:
+    told = requests(CONVERTING, tmp_path)
+    early = answer(told, World(generation="v4", vfio_priority=-1)).counts
+    assert (early.failure, early.premature) == (None, 16 + 2)
+    assert answer(told, World(generation="v4")).counts.premature == 0
+    assert "18 maps of private memory (TK103)" in text_of(
+        told, what_if(told, [World(generation="v4", vfio_priority=-1)])
+    )
+
+
+def test_the_text_says_what_cut_mapping_saves_and_says_equal_things_once(tmp_path: Path) -> None:
+    told = requests(CONVERTING, tmp_path)
+    text = text_of(told, what_if(told, standard_worlds()))
+    saved = " ".join(text.split("\ncut-mapping ")[1].split("\n\n")[0].split())
+    assert saved == (
+        "(merged, type1) takes 4 entries in place of 16, 3 map calls in place of 19,"
+        " 2 flushes in place of 5, and 2 splits"
+    )
+    assert text.count("iommufd has no limit") == 1
+    assert "4,096 DMA entries of 4 KiB" in text
+    assert "x first failure" in text
+
+
+def test_a_guest_of_16_gib_is_told_its_4194304_entries() -> None:
+    asked = (Request(Kind.TO_SHARED, 0, 2 << 20),)
+    told = Requests(process=1, regions=((0, 16 * GIB),), requests=asked)
+    world = World(granularity=Granularity.CUT, iommu=Iommu.IOMMUFD)
+    assert "4,194,304 DMA entries of 4 KiB" in text_of(told, what_if(told, [world]))
+
+
+def test_the_series_say_how_things_stand_after_each_request(tmp_path: Path) -> None:
+    told = requests(CONVERTING, tmp_path)
+    counts = answer(told, World()).counts
+    assert [p.ts_ns for p in counts.series] == [r.ts_ns for r in told.requests]
+    assert [p.entries for p in counts.series] == [16, 12, 14, 15, 14]
+    assert [p.maps for p in counts.series] == [16, 16, 18, 19, 19]
+    assert [p.flushes for p in counts.series] == [0, 4, 4, 4, 5]
+    natural = answer(told, World(granularity=Granularity.NATURAL)).counts
+    assert natural.series[-1].doubled == natural.doubled_left > 0
+
+
 def test_worlds_that_cannot_be_are_refused() -> None:
     with pytest.raises(UnknownNameError):
         World(generation="12.0")
@@ -188,6 +231,20 @@ def test_a_small_boot_through_the_models_is_counted_the_same(world: World) -> No
         assert (models.failure is None) == (runs.failure is None)
         if models.failure is None:
             assert models == runs
+
+
+def test_the_priorities_of_v4_change_no_count() -> None:
+    size = 80 << 20
+    for asked in (boot(size), all_shared(16 << 20)):
+        told = Requests(process=1, regions=((0, size),), requests=tuple(asked))
+        usual = World(generation="v4", dma_entry_limit=UNLIMITED)
+        late, early = play(told, usual), play(told, replace(usual, vfio_priority=-1))
+        assert (late.premature, early.premature) == (0, early.maps)
+        assert early == replace(late, premature=early.premature)
+        refused = play(told, replace(usual, vfio_priority=-1, in_place=True))
+        assert refused.first_rejected is not None
+        assert (refused.first_rejected.call, refused.first_rejected.errno) == ("map", "EFAULT")
+        assert refused.peak == 0
 
 
 def test_the_bounce_buffer_is_what_linux_takes() -> None:
