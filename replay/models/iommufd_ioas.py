@@ -13,6 +13,7 @@ from replay.models.errors import (
     NotFoundError,
 )
 from replay.models.memory_region_section import U64_MAX
+from replay.models.shown import shown, size_of
 
 __all__ = ("IommufdIoas",)
 
@@ -92,6 +93,10 @@ class IommufdIoas:
             )
         if iova + size - 1 > U64_MAX:
             raise InvalidRangeError(f"[{iova:#x}, +{size:#x}) wraps at 2**64")
+
+    def _repr_html_(self) -> str:
+        facts = [("areas", f"{len(self.entries):,}"), ("mapped", size_of(self.mapped_bytes))]
+        return shown("IommufdIoas", facts, [(r.iova, r.end) for r in self.entries.ranges()])
 
     def __repr__(self) -> str:
         return f"IommufdIoas({self.entries!r})"

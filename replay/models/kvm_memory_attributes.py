@@ -7,6 +7,7 @@ from typing import NamedTuple
 from replay.models.errors import SetAttributesError
 from replay.models.memory_region_section import U64_MAX
 from replay.models.range_set import RangeSet
+from replay.models.shown import shown, size_of
 
 __all__ = ("KvmMemoryAttributes", "SetMemoryAttributes")
 
@@ -68,6 +69,11 @@ class KvmMemoryAttributes:
             self.private.add(gpa, size)
         else:
             self.private.remove(gpa, size)
+
+    def _repr_html_(self) -> str:
+        ranges = self.private.ranges()
+        private = sum(end - start for start, end in ranges)
+        return shown("KvmMemoryAttributes", [("private", size_of(private))], ranges)
 
     def __repr__(self) -> str:
         ranges = ", ".join(f"[{start:#x}, {end:#x})" for start, end in self.private.ranges())

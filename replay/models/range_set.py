@@ -38,6 +38,11 @@ class RangeSet:
     def __contains__(self, address: object) -> bool:
         return isinstance(address, int) and bisect_right(self._edges, address) % 2 == 1
 
+    def overlaps(self, start: int, size: int) -> bool:
+        """Whether any address of ``[start, start + size)`` is in."""
+        first = bisect_right(self._edges, start)
+        return first % 2 == 1 or bisect_left(self._edges, start + size) > first
+
     def ranges(self) -> list[tuple[int, int]]:
         """``(start, end)`` of each range, ascending."""
         return list(zip(self._edges[::2], self._edges[1::2], strict=True))

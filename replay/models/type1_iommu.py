@@ -15,6 +15,7 @@ from replay.models.errors import (
     InvalidRangeError,
 )
 from replay.models.memory_region_section import U64_MAX
+from replay.models.shown import shown
 
 __all__ = ("DMA_ENTRY_LIMIT", "Type1Iommu")
 
@@ -99,6 +100,11 @@ class Type1Iommu:
             )
         if iova + size - 1 > U64_MAX:
             raise InvalidRangeError(f"[{iova:#x}, +{size:#x}) wraps at 2**64")
+
+    def _repr_html_(self) -> str:
+        facts = [("DMA entries", f"{len(self.entries):,}"), ("left", f"{self.dma_avail:,}")]
+        ranges = [(r.iova, r.end) for r in self.entries.ranges()]
+        return shown(type(self).__name__, facts, ranges)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.entries!r}, {self.dma_avail} left)"

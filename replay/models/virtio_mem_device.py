@@ -15,6 +15,7 @@ from replay.models.block_bitmap import BlockBitmap
 from replay.models.errors import BusyError, InvalidRangeError, UpstreamError
 from replay.models.memory_region import MemoryRegion
 from replay.models.memory_region_section import MemoryRegionSection, check_u64
+from replay.models.shown import shown, size_of
 
 __all__ = ("THP_SIZE", "VirtioMemDevice", "VirtioMemResponse")
 
@@ -170,6 +171,15 @@ class VirtioMemDevice(ABC):
         except UpstreamError:
             return VirtioMemResponse.BUSY
         return VirtioMemResponse.ACK
+
+    def _repr_html_(self) -> str:
+        facts = [
+            ("plugged", f"{size_of(self.size)} of {size_of(self.mr.size)}"),
+            ("requested", size_of(self.requested_size)),
+            ("block", size_of(self.block_size)),
+        ]
+        name = f"{type(self).__name__} {self.mr.name}"
+        return shown(name, facts, self.bitmap.ranges(), (0, self.mr.size))
 
     def __repr__(self) -> str:
         return (

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum, IntFlag
 from typing import NamedTuple
 
+from replay.models.shown import shown
+
 __all__ = (
     "SHUTDOWN_MASK",
     "Packet",
@@ -108,6 +110,17 @@ class VsockSock:
         self.linger = onoff != 0
         if self.linger:
             self.lingertime = linger & 0xFFFFFFFF
+
+    def _repr_html_(self) -> str:
+        facts = [
+            ("type", f"{self.type.value}, {self.transport.value}"),
+            ("state", "closed" if self.closed else self.state.name),
+            ("SO_LINGER", f"{self.lingertime:,} s" if self.linger else "off"),
+            ("unsent", f"{self.unsent_bytes:,} bytes"),
+            ("packets", ", ".join(packet.op for packet in self.packets) or "none"),
+            ("close timer", "armed" if self.close_work else "off"),
+        ]
+        return shown("VsockSock", facts)
 
 
 def vsock_release(vsk: VsockSock, linger: Callable[[VsockSock], Wait | None]) -> Wait | None:

@@ -19,6 +19,7 @@ from replay.models.errors import (
 from replay.models.memory_region import MemoryRegion
 from replay.models.memory_region_section import MemoryRegionSection, check_section, check_u64
 from replay.models.merged.ram_discard_manager import RamDiscardListener, RamDiscardManager
+from replay.models.shown import shown, size_of
 from replay.models.state_change_trace import StateChangeTrace
 
 __all__ = ("RamBlockAttributes",)
@@ -245,6 +246,12 @@ class RamBlockAttributes(RamDiscardManager):
             part = listener.section.intersect_range(offset, size)
             if part is not None:
                 listener.notify_discard(part)
+
+    def _repr_html_(self) -> str:
+        ranges, size = self.shared_ranges(), self.mr.size
+        shared = sum(end - start for start, end in ranges)
+        facts = [("shared", f"{size_of(shared)} of {size_of(size)}")]
+        return shown(f"RamBlockAttributes {self.mr.name}", facts, ranges, (0, size))
 
     def __repr__(self) -> str:
         shared = self.bitmap.bits.count(1)

@@ -7,6 +7,7 @@ from replay.models.block_bitmap import BlockBitmap, SectionCallback
 from replay.models.errors import AbortError, InvalidRangeError, UndefinedBehaviourError
 from replay.models.memory_region import MemoryRegion
 from replay.models.memory_region_section import MemoryRegionSection, check_section, check_u64
+from replay.models.shown import shown, size_of
 from replay.models.sources.ram_discard_manager import RamDiscardManager
 from replay.models.sources.ram_discard_source import RamDiscardSource
 from replay.models.state_change_trace import StateChangeTrace
@@ -157,6 +158,12 @@ class RamBlockAttributes(RamDiscardSource):
             bits[bit] = not to_private
             notify(self, bit * block, block)  # what it raises leaves this bit set
             bit = bits.find(to_private, bit + 1, last)
+
+    def _repr_html_(self) -> str:
+        ranges, size = self.shared_ranges(), self.mr.size
+        shared = sum(end - start for start, end in ranges)
+        facts = [("shared", f"{size_of(shared)} of {size_of(size)}")]
+        return shown(f"RamBlockAttributes {self.mr.name}", facts, ranges, (0, size))
 
     def __repr__(self) -> str:
         shared = self.bitmap.bits.count(1)

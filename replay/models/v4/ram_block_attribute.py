@@ -21,6 +21,7 @@ from replay.models.memory_region_section import (
     check_section,
     check_u64,
 )
+from replay.models.shown import shown, size_of
 from replay.models.v4.generic_state_manager import StateChangeListener
 from replay.models.v4.private_shared_manager import PrivateSharedListener, PrivateSharedManager
 
@@ -299,6 +300,12 @@ class RamBlockAttribute(PrivateSharedManager):
                 listener.notify_to_state_clear(part)
             except UpstreamError as error:
                 raise AbortError(f"a change to private failed: {error}", function) from error
+
+    def _repr_html_(self) -> str:
+        ranges, size = self.shared_ranges(), self.mr.size
+        shared = sum(end - start for start, end in ranges)
+        facts = [("shared", f"{size_of(shared)} of {size_of(size)}")]
+        return shown(f"RamBlockAttribute {self.mr.name}", facts, ranges, (0, size))
 
     def __repr__(self) -> str:
         shared = self.bitmap.bits.count(1)
