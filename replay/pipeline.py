@@ -162,6 +162,7 @@ def run(
         kernel=manifest.kernel,
         vms=vms,
         clock=manifest.clock,
+        lost_unknown=manifest.lost_unknown,
     )
     if checkpoint is not None:
         checkpoint(whole.checkpoint(parts, violations, found))

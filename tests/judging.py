@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from trace_language import trace_of
 
 from replay import run
+from replay.checks import CHECKS
 from tracekit.events import Event, event_type
 from tracekit.findings import Occurrence, Outcome, Severity
 from tracekit.store import Manifest, open_trace, write_events
 
-__all__ = ("alarms", "events_of", "judge", "notes", "said")
+__all__ = ("alarms", "events_of", "example_of", "judge", "notes", "said")
 
 
 def events_of(text: str, without: Collection[str] = ()) -> Iterator[Event]:
@@ -22,6 +24,12 @@ def events_of(text: str, without: Collection[str] = ()) -> Iterator[Event]:
             continue
         kind = event_type(row["event"])
         yield kind(**{k: v for k, v in row.items() if v is not None and k not in ("event", "seq")})
+
+
+def example_of(code: str) -> str:
+    """The trace on a check's page, which breaks its promise."""
+    page = inspect.cleandoc(CHECKS[code].__doc__ or "")
+    return page.split("\nExample\n")[1].split("\nWhat to look at\n")[0]
 
 
 def judge(

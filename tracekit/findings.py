@@ -178,14 +178,15 @@ class Outcome:
         return Verdict.HELD if self.judged.decided else Verdict.NOT_CHECKED
 
     def _repr_html_(self) -> str:
-        rows = [_row(self)]
-        rows += [("", f.severity.value, f"{f.count:,}", f.title, "") for f in self.findings]
-        return html_table(rows, _HEAD)
+        return _found(self.findings) + html_table([_row(self)], _HEAD)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TraceSummary:
-    """The trace that was replayed.  ``span_ns``: first and last event."""
+    """The trace that was replayed.
+
+    ``span_ns``: first and last event.  ``lost_unknown``: more than ``lost_events`` may be lost.
+    """
 
     path: str
     events: int
@@ -194,6 +195,7 @@ class TraceSummary:
     kernel: str | None
     vms: int
     clock: str | None = None
+    lost_unknown: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,11 +215,7 @@ class ReplayResult:
         return sorted(every, key=lambda f: (f.severity.rank, f.code, f.id))
 
     def _repr_html_(self) -> str:
-        found = html_table(
-            ((f.severity.value, f.code, f"{f.count:,}", f.title) for f in self.findings),
-            ("severity", "code", "count", "finding"),
-        )
-        return (found if self.findings else "") + html_table(map(_row, self.outcomes), _HEAD)
+        return _found(self.findings) + html_table(map(_row, self.outcomes), _HEAD)
 
 
 def finding_id(code: str, keys: Sequence[str]) -> str:
@@ -232,6 +230,11 @@ def finding_id(code: str, keys: Sequence[str]) -> str:
 
 
 _HEAD = ("check", "verdict", "findings", "judged", "not judged")
+
+
+def _found(findings: Sequence[Finding]) -> str:
+    rows = [(f.severity.value, f.code, f"{f.count:,}", f.title) for f in findings]
+    return html_table(rows, ("severity", "code", "count", "finding")) if rows else ""
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:

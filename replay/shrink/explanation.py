@@ -74,7 +74,7 @@ def explanation(shrunk: Shrunk, report: str, path: Path) -> str:
         "## See it again",
         "",
         "```",
-        shlex.join(again),
+        "".join(c if c.isprintable() else "?" for c in shlex.join(again)),
         f"tracekit explain {finding.code}",
         "```",
     ]
@@ -147,6 +147,13 @@ def _count(shrunk: Shrunk) -> Iterator[str]:
             f"There it ended after {late:.3f} ms; the call that ended it is not needed to show it,"
             " and so is not here."
         )
+    if shrunk.options != shrunk.asked:
+        told.append(
+            f"So few calls cannot tell which QEMU it was, so here it is named:"
+            f" {shrunk.options.generation}. Where the large trace is judged with all checks and"
+            " without that name, the finding is a note if an error of another check is about the"
+            " same conversion."
+        )
     if told:
         yield " ".join(told)
         yield ""
@@ -178,7 +185,8 @@ def _text(rows: list[dict[str, Any]]) -> str:
             break
     results = [r["ret"] for r in rows if r["ret"] is not None]
     if results:
-        words.append(f"= {results[-1]}")
+        address = name == "mmap" and results[-1] > 0
+        words.append(f"= {results[-1]:#x}" if address else f"= {results[-1]}")
     return " ".join(words)
 
 

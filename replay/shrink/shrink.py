@@ -56,7 +56,8 @@ class Shrunk:
     ``finding``: as the small trace shows it; ``original``: as the large one did; ``occurrence``:
     the one that was followed.  ``seqs``: for each event its number in the large trace.  ``frames``:
     for each event the number of its frame.  ``options``: those that show it, which name the
-    generation of QEMU where ``auto`` took one that a small trace cannot tell.  ``others``: findings
+    generation of QEMU where ``auto`` took one that a small trace cannot tell; ``asked``: as they
+    were given.  ``others``: findings
     of the small trace beside it.
     """
 
@@ -70,6 +71,7 @@ class Shrunk:
     of_frames: int
     tried: int
     options: Options
+    asked: Options
     others: tuple[Finding, ...] = field(default=())
 
 
@@ -91,7 +93,7 @@ def shrink(
     :raises UsageError: the trace has no such finding; the message lists those that it has
     :raises TraceFormatError: the trace breaks off or is damaged
     """
-    options = options or Options()
+    asked = options = options or Options()
     original = _find(trace, finding, options)
     taken = original.cause.partition(":")[0]
     if original.code == "TK201" and options.generation == AUTO and taken in GENERATIONS:
@@ -117,6 +119,7 @@ def shrink(
         of_frames=search.of_frames,
         tried=search.tried,
         options=options,
+        asked=asked,
         others=tuple(f for f in everything.findings if f.id != finding),
     )
 
@@ -134,9 +137,7 @@ def _find(trace: Trace, wanted: str, options: Options) -> Finding:
     lines += [f"  and {more} more"] if more > 0 else []
     if not known:
         lines[0] += ", nor any other"
-    raise UsageError(
-        "\n".join(lines), help="a finding is named as `tracekit replay --format json` names it"
-    )
+    raise UsageError("\n".join(lines), help="a finding is named as `tracekit replay` names it")
 
 
 def _with_id(result: ReplayResult, wanted: str) -> Finding | None:

@@ -17,9 +17,7 @@ __all__ = ("shrink",)
 
 def shrink(
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="A trace with a finding in it")],
-    finding: Annotated[
-        str, typer.Option(metavar="ID", help="The finding, as replay --format json names it")
-    ],
+    finding: Annotated[str, typer.Option(metavar="ID", help="The finding, as the report names it")],
     out: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="OUT", help="The small trace; OUT.md explains it"),
@@ -55,6 +53,7 @@ def shrink(
     from replay.shrink import Options
     from replay.shrink import shrink as shrunk_of
     from replay.shrink.explanation import explanation, option_words
+    from tracekit.report.escape import visible
     from tracekit.report.terminal import render_terminal
     from tracekit.store import open_trace
 
@@ -92,4 +91,4 @@ def shrink(
         "  again               "
         + " ".join(["tracekit replay", str(out), *option_words(shrunk.options)]),
     ]
-    write_output("\n".join(lines) + "\n", None)
+    write_output("\n".join(map(visible, lines)) + "\n", None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tracekit.findings import ReplayResult
+from tracekit.findings import ReplayResult, Severity
 from tracekit.report.escape import visible
 from tracekit.report.gathered import Gathered
 from tracekit.report.memory_picture import Cell, MemoryPicture
@@ -14,7 +14,14 @@ from tracekit.report.survey import STEPS
 from tracekit.report.telling import in_reading_order
 from tracekit.report.units import length_of_time, plural
 
-__all__ = ("chart_data", "entries_summary", "memory_summary", "rate_charts", "rates_summary")
+__all__ = (
+    "chart_data",
+    "entries_summary",
+    "marks_summary",
+    "memory_summary",
+    "rate_charts",
+    "rates_summary",
+)
 
 _MOST_MARKS = 500
 _CONVERSIONS = ("to private", "to shared")
@@ -104,6 +111,16 @@ def rates_summary(found: Gathered, names: tuple[str, ...]) -> str:
         for n in names
     ]
     return f"{', '.join(said)}. A step is {length_of_time(int(found.survey.step_ns))}."
+
+
+def marks_summary(result: ReplayResult) -> str:
+    """What the triangles are, and how many errors and warnings of a long trace have none."""
+    drawn = sum(mark[1] != Severity.NOTE.value for mark in _marks(result))
+    count = sum(f.count for f in result.findings if f.severity is not Severity.NOTE)
+    if not drawn:
+        return ""
+    some = f" {drawn:,} of {count:,} are drawn, of each finding the first." if drawn < count else ""
+    return f"A triangle above a chart is where an error or a warning begins.{some}"
 
 
 def _marks(result: ReplayResult) -> list[list[Any]]:

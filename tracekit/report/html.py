@@ -18,6 +18,7 @@ from tracekit.findings import Finding, ReplayResult, Severity, Verdict
 from tracekit.report.chart_data import (
     chart_data,
     entries_summary,
+    marks_summary,
     memory_summary,
     rate_charts,
     rates_summary,
@@ -75,6 +76,7 @@ def render_html(result: ReplayResult, explained: Mapping[str, CheckPage], found:
         memory=[memory_summary(p, found) for p in found.sampled.pictures],
         more_memory=found.sampled.more_pictures,
         entries=entries_summary(found) if found.sampled.entries else "",
+        marks=marks_summary(result),
         rates=[(title, rates_summary(found, names)) for title, names in rate_charts(found)],
         losses=_losses(found),
         more_losses=found.survey.more_losses,

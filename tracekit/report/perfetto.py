@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TracePacket, TrackEvent
 from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
@@ -212,11 +212,19 @@ def _write_counters(tracks: _Tracks, scale: Survey, sampled: Sampled) -> None:
                 tracks.counter(track, ts, count)
 
 
+class _Call(NamedTuple):
+    """``end``: the event that is awaited; ``about``: the addresses, which tell calls apart."""
+
+    end: str | None
+    name: str
+    about: tuple[int | None, int | None]
+
+
 @dataclass
 class _Thread:
     track: int
-    open: list[tuple[str | None, str]] = field(default_factory=list)
-    """The ends that are awaited, innermost last, with the calls' names."""
+    open: list[_Call] = field(default_factory=list)
+    """The calls that it is in, innermost last."""
 
 
 def _write_calls(tracks: _Tracks, trace: Trace, progress: Callable[[int], None]) -> None:
@@ -256,8 +264,9 @@ def _pairs(events: Mapping[str, int]) -> dict[str, str | None]:
             end = name.removesuffix("entered") + "returned"
             pairs[name] = end if events.get(end) else None
             continue
-        end = end or f"{name}_returned"
-        if events.get(end):
+        if end is None and f"{name}_returned" not in _ENDS.values():
+            end = f"{name}_returned"
+        if end is not None and events.get(end):
             pairs[name] = end
     return pairs
 
@@ -273,19 +282,36 @@ def _call(
     ]
     told.append(("event", f"#{row['seq']}"))
     if name in ends:
+        call = _Call(ends[name], name, (row["iova"], row["size"]))
         if name.endswith(".entered"):
             # A thread is in one system call: what was open and never seen to end is over.
             _close(tracks, thread, ts, 0)
+        else:
+            _close(tracks, thread, ts, _depth_left(thread.open, call))
         if len(thread.open) < _MOST_OPEN:
             tracks.begin(thread.track, ts, _name(row), told)
-            thread.open.append((ends[name], name))
+            thread.open.append(call)
         return
-    awaited = [end for end, _ in thread.open]
+    awaited = [call.end for call in thread.open]
     if name in awaited:
         depth = len(awaited) - 1 - awaited[::-1].index(name)
+        while depth and thread.open[depth - 1] == thread.open[depth]:
+            depth -= 1  # the function it was probed in first, whose own end has no event
         _close(tracks, thread, ts, depth)
     else:
         tracks.instant(thread.track, ts, _name(row), told)
+
+
+def _depth_left(calls: list[_Call], new: _Call) -> int:
+    """How many calls a thread is still in when ``new`` begins.
+
+    These functions do not call themselves, so the same event about other addresses says that the
+    earlier call is over.  About the same addresses it is one call, probed in two functions.
+    """
+    for depth, call in enumerate(calls):
+        if call.name == new.name and call.about != new.about:
+            return depth
+    return len(calls)
 
 
 def _close(tracks: _Tracks, thread: _Thread, ts: int, depth: int) -> None:

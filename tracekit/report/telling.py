@@ -85,7 +85,8 @@ def facts(finding: Finding, one: Occurrence | None) -> Iterator[tuple[str, str]]
     who = visible(vm.name, 32) if vm.name else "not named"
     details = [f"pid {vm.pid}"] if vm.pid is not None else []
     details += [f"kvm {vm.kvm:#x}"] if vm.kvm is not None else []
-    yield "vm", who + (f" ({', '.join(details)})" if details else "")
+    if vm.name or details:
+        yield "vm", who + (f" ({', '.join(details)})" if details else "")
     if one is not None:
         if one.gpa is not None and one.size is not None:
             yield "memory", f"{address_range(one.gpa, one.size)}    {pages(one.size)}".rstrip()
@@ -94,7 +95,8 @@ def facts(finding: Finding, one: Occurrence | None) -> Iterator[tuple[str, str]]
         if one.local is not None and one.peer is not None:
             yield "socket", f"{vsock_address(one.local)} to {vsock_address(one.peer)}"
         if one.waited_ns is not None:
-            limit = "" if one.timeout_ns is None else f" of {length_of_time(one.timeout_ns)}"
+            limit = f" of {length_of_time(one.timeout_ns)}" if one.timeout_ns else ""
+            limit = ", with no time to linger" if one.timeout_ns == 0 else limit
             yield "waited", length_of_time(one.waited_ns) + limit
         if one.unsent_bytes is not None:
             yield "unsent", plural(one.unsent_bytes, "byte")
@@ -111,6 +113,7 @@ def facts(finding: Finding, one: Occurrence | None) -> Iterator[tuple[str, str]]
             yield _LASTED.get(finding.code, "lasted"), time
     if finding.count > 1:
         yield "count", f"{finding.count:,} times, the first is shown"
+    yield "finding", finding.id
 
 
 def lasted(one: Occurrence) -> str | None:
@@ -170,12 +173,17 @@ def chain_lines(one: Occurrence, width: int) -> Iterator[tuple[str, bool]]:
 def sureness(finding: Finding, result: ReplayResult) -> Iterator[str]:
     """How sure it is, what was lost, whose clock, and the finding's notes."""
     trace = result.trace
-    yield _SURE[finding.confidence]
-    yield (
-        f"{plural(trace.lost_events, 'event')} lost in the whole trace"
-        if trace.lost_events
-        else "no lost events are known in this trace"
-    )
+    if finding.code.startswith("TK9"):
+        yield f"{finding.confidence.value}: the recording itself says so"
+    else:
+        yield _SURE[finding.confidence]
+    more = " or more" if trace.lost_unknown else ""
+    if trace.lost_events:
+        yield f"{plural(trace.lost_events, 'event')}{more} lost in the whole trace"
+    elif trace.lost_unknown:
+        yield "events were lost in this trace, and nobody counted them"
+    else:
+        yield "no lost events are known in this trace"
     if trace.clock is not None:
         yield f"clock: {visible(trace.clock, 40)}"
     for note in finding.notes:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from judging import events_of
+from judging import events_of, example_of
 from shrinking import assert_minimal, shown
 
 from replay.checks import CHECKS
@@ -34,11 +33,6 @@ def findings(trace: Trace, options: Options | None = None) -> list[Finding]:
 def of_code(trace: Trace, code: str, options: Options | None = None) -> Shrunk:
     found = next(f for f in findings(trace, options) if f.code == code)
     return shrink(trace, found.id, options=options)
-
-
-def example_of(code: str) -> str:
-    page = inspect.cleandoc(CHECKS[code].__doc__ or "")
-    return page.split("\nExample\n")[1].split("\nWhat to look at\n")[0]
 
 
 @pytest.mark.parametrize("code", MEMORY + SOCKETS)
@@ -189,6 +183,8 @@ def test_a_divergence_names_the_generation_that_a_small_trace_cannot_tell(tmp_pa
     assert shown(small.trace, small.original, Options()) is None
     page = explanation(small, "", Path("small.parquet"))
     assert f"--generation {small.options.generation}" in page
+    assert f"here it is named: {small.options.generation}." in page
+    assert small.asked == Options()
 
 
 def test_progress_counts_what_is_cut_away(tmp_path: Path) -> None:
@@ -208,6 +204,9 @@ def test_the_page_tells_each_call_and_how_to_see_it_again(tmp_path: Path) -> Non
     assert f"tracekit replay small.parquet --only {small.finding.code}" in page
     assert "REPORT" in page
     assert "There it ended after" in page
+    assert "here it is named" not in page
+    mapped = next(line for line in page.splitlines() if " mmap " in line)
+    assert " = 0x" in mapped
     assert len(page.splitlines()) < 60
 
 

@@ -1,4 +1,4 @@
-"""Made results: one finding of each code, without a trace behind it."""
+"""Results: one of the trace on each check's page, and made ones without a trace behind them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from judging import events_of, example_of
 
+from replay import run
 from tracekit.cli.pages import all_pages
 from tracekit.findings import (
     Confidence,
@@ -21,6 +23,7 @@ from tracekit.findings import (
     VmRef,
 )
 from tracekit.report.page import CheckPage
+from tracekit.store import open_trace, write_events
 
 MIB = 1 << 20
 BASE = 0x7FE00000
@@ -152,14 +155,6 @@ def result(*findings: Finding, path: str = "traces/tdx-hotplug.parquet") -> Repl
     )
 
 
-def small_result(one: Finding) -> ReplayResult:
-    """The same of the one check alone, as with ``--only``, and of its chain the end."""
-    occurrences = tuple(replace(o, chain=o.chain[-2:]) for o in one.occurrences)
-    made = result(replace(one, occurrences=occurrences))
-    outcomes = tuple(o for o in made.outcomes if o.code == one.code)
-    return replace(made, outcomes=outcomes)
-
-
 @pytest.fixture
 def pages() -> dict[str, CheckPage]:
     return all_pages()
@@ -175,9 +170,26 @@ def make_result() -> Callable[..., ReplayResult]:
     return result
 
 
-@pytest.fixture
-def make_small_result() -> Callable[[Finding], ReplayResult]:
-    return small_result
+@pytest.fixture(scope="session")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ReplayResult]:
+    """What the replay says of the trace on a check's page, with or without the other checks."""
+    folder = tmp_path_factory.mktemp("examples")
+    made: dict[tuple[str, bool], ReplayResult] = {}
+
+    def judged(code: str, *, alone: bool = False) -> ReplayResult:
+        if (code, alone) not in made:
+            path = folder / f"{code}.parquet"
+            if not path.exists():
+                write_events(path, events_of(example_of(code)))
+            in_place = code == "TK111"
+            got = run(open_trace(path), only=[code] if alone else None, in_place=in_place)
+            assert any(f.code == code for f in got.findings)
+            named = replace(got.trace, path=f"examples/{code}.parquet")
+            options = ("--in-place",) if in_place else ()
+            made[code, alone] = replace(got, trace=named, options=options)
+        return made[code, alone]
+
+    return judged
 
 
 EVIL = "<img src=x onerror=alert(1)>\x1b]0;owned\x07\u202e`|[x](javascript:y)@all =1+1\n]]>&\udc9b"

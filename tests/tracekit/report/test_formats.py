@@ -35,6 +35,18 @@ FORMATS: dict[str, Callable[[ReplayResult, Pages], str]] = {
 }
 
 
+_SUITE = {"name", "time", "tests", "failures", "errors"}
+JUNIT = {
+    "testsuites": _SUITE,
+    "testsuite": {*_SUITE, "skipped"},
+    "testcase": {"name", "time", "classname"},
+    "failure": {"type", "message"},
+    "skipped": {"type", "message"},
+    "system-out": set(),
+}
+"""Elements and attributes that Jenkins' junit-10.xsd knows, as far as they are used here."""
+
+
 def checked(suffix: str, text: str) -> None:
     """What the format's own rules say."""
     if suffix == "sarif":
@@ -44,7 +56,9 @@ def checked(suffix: str, text: str) -> None:
         cases = [case for suite in suites for case in suite]
         assert suites.tests == len(cases) == len(ET.fromstring(text).findall(".//testcase"))
         assert suites.failures == sum(c.is_failure for c in cases)
-        assert suites.skipped == sum(c.is_skipped for c in cases)
+        assert sum(s.skipped for s in suites) == sum(c.is_skipped for c in cases)
+        for element in ET.fromstring(text).iter():
+            assert set(element.attrib) <= JUNIT[element.tag]
     elif suffix == "json":
         assert json.loads(text)["schema"] == 1
     else:
@@ -57,13 +71,11 @@ def checked(suffix: str, text: str) -> None:
 def test_each_code_reads_as_its_golden_file(
     code: str,
     suffix: str,
-    make_finding: MakeFinding,
-    make_small_result: MakeResult,
+    example: MakeResult,
     pages: Pages,
     golden: Callable[[str, str], None],
 ) -> None:
-    page = pages[code]
-    result = make_small_result(make_finding(code, page.name, page.severity))
+    result = example(code, alone=True)
     text = FORMATS[suffix](result, pages)
     checked(suffix, text)
     golden(f"{code}.{suffix}", text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from markdown_it import MarkdownIt
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace as PerfettoTrace
 
 from replay import run
+from tracekit.cli import main
 from tracekit.cli.pages import all_pages
 from tracekit.escape import visible
 from tracekit.findings import ReplayResult
@@ -187,6 +189,22 @@ def test_csv_and_arrow(trace: Trace, tmp_path: Path) -> None:
     with pa.ipc.open_file(tmp_path / "t.arrow") as file:
         table = file.read_all()
     assert set(table.column("comm").to_pylist()) == {STORED, "=cmd()"}
+
+
+def test_the_commands_about_one_finding(
+    trace: Trace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "\x1b]0;owned\x07\u202et.parquet"
+    shutil.copy(trace.path, path)
+    finding = next(f for f in run(trace).findings if f.code == "TK101")
+    small = tmp_path / "\x1b[31msmall.parquet"
+    assert main(["whatif", str(path)]) == 0
+    assert main(["shrink", str(path), "--finding", finding.id, "-o", str(small)]) == 0
+    harmless_terminal(capsys.readouterr().out)
+    page = small.with_name(small.name + ".md").read_text(encoding="utf-8")
+    harmless_terminal(page)
+    kinds = {t.type for t in MarkdownIt("gfm-like", {"linkify": False}).parse(page)}
+    assert "html_block" not in kinds
 
 
 def test_notebooks(trace: Trace, evil_result: ReplayResult) -> None:

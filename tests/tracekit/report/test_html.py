@@ -16,6 +16,7 @@ from judging import events_of
 from replay import run
 from tracekit.cli.pages import all_pages
 from tracekit.findings import EvidenceRow, Finding, ReplayResult, Severity
+from tracekit.report.chart_data import marks_summary
 from tracekit.report.figures import memory_figure, timeline_figure
 from tracekit.report.gathered import gather
 from tracekit.report.html import render_html
@@ -99,6 +100,19 @@ def test_the_charts_have_the_trace_s_own_numbers(made: tuple[str, ReplayResult])
     assert {s["name"] for r in data["rates"] for s in r["series"]} == {
         "to private", "map", "events",
     }  # fmt: skip
+
+
+def test_the_page_says_how_many_beginnings_are_drawn(
+    make_finding: MakeFinding, make_result: Callable[..., ReplayResult]
+) -> None:
+    one = make_finding("TK101", "stale-iommu-mapping", Severity.ERROR)
+    said = marks_summary(make_result(one))
+    assert said == "A triangle above a chart is where an error or a warning begins."
+    often = replace(one, occurrences=one.occurrences * 100, count=25_684)
+    assert "100 of 25,684 are drawn" in marks_summary(make_result(often))
+    assert marks_summary(make_result()) == ""
+    note = make_finding("TK901", "lost-events", Severity.NOTE)
+    assert marks_summary(make_result(note)) == ""
 
 
 def test_it_is_small(made: tuple[str, ReplayResult]) -> None:

@@ -127,6 +127,27 @@ def test_it_opens_without_a_complaint_and_nothing_is_wider_than_the_window(opene
         assert painted > 2
 
 
+@looks("buggy", "vsock", at=(NARROW,))
+def test_what_scrolls_can_be_reached_by_keyboard_and_names_say_what_is_seen(opened: Page) -> None:
+    scrolling = opened.evaluate(
+        """() => [...document.querySelectorAll('*')].filter((e) =>
+            e.scrollWidth > e.clientWidth + 1
+            && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX)
+        ).map((e) => [
+            e.tagName + '.' + e.className,
+            e.tabIndex >= 0 || !!e.querySelector('a[href], button, [tabindex="0"]'),
+        ])"""
+    )
+    assert scrolling
+    assert [what for what, reachable in scrolling if not reachable] == []
+    unlike = opened.evaluate(
+        """() => [...document.querySelectorAll('button[aria-label], a[aria-label]')].filter((e) =>
+            /\\w/.test(e.innerText) && !e.getAttribute('aria-label').includes(e.innerText.trim())
+        ).map((e) => e.innerText)"""
+    )
+    assert unlike == []
+
+
 @looks("hostile")
 def test_a_name_with_markup_is_shown_and_nothing_else(opened: Page) -> None:
     assert opened.locator("img").count() == 0

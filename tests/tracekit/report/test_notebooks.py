@@ -25,6 +25,7 @@ def test_an_outcome_shows_how_much_was_judged(
     result = make_result(make_finding("TK101", "x", Severity.ERROR))
     html = result.outcomes[0]._repr_html_()
     assert "<td>violated</td><td>1</td><td>41,207</td><td>704 (704 loss)</td>" in html
+    assert "<td>error</td><td>TK101</td><td>1</td><td>1 MiB of private" in html
 
 
 def test_a_result_shows_findings_first_then_every_check(

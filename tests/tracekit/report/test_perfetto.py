@@ -6,13 +6,16 @@ counters have values on counter tracks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from judging import events_of
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 
 from replay import run
+from tracekit.importers import import_files
 from tracekit.report.memory_picture import sample_memory
 from tracekit.report.perfetto import write_perfetto
 from tracekit.report.survey import survey
@@ -33,8 +36,15 @@ STORY = """
 """
 
 
+RECORDING = Path(__file__).parents[2] / "data" / "traces" / "kvm"
+
+
 def exported(folder: Path) -> Trace:
     write_events(folder / "t.parquet", events_of(STORY))
+    return export_of(folder)
+
+
+def export_of(folder: Path) -> Trace:
     trace = open_trace(folder / "t.parquet")
     scale = survey(trace)
     out = folder / "t.pftrace"
@@ -91,6 +101,31 @@ def test_a_call_without_a_recorded_end_is_over_at_the_next_one(tmp_path: Path) -
         if name == "ioctl KVM_SET_MEMORY_ATTRIBUTES" and a == 9_000
     ]  # fmt: skip
     assert one == (9_000, 20_000)
+
+
+def test_a_call_that_two_probes_saw_ends_once_and_its_tracepoint_is_an_instant(
+    tmp_path: Path,
+) -> None:
+    """iommu_map() and what it calls were both probed, and the end of the first alone."""
+    kernel = "7.3.4-tracekit-lab"
+    probes = RECORDING / f"dynamic_events-{kernel}.txt"
+    out = tmp_path / "t.parquet"
+    import_files([RECORDING / f"trace-fmt-default-{kernel}.dat"], out, probes=probes)
+    events = open_trace(out).manifest.events
+    assert events["iommu.map_called"] == 2 * events["iommu.map_returned"] > 0
+    trace = export_of(tmp_path)
+    instants = Counter(
+        p.track_event.name for p in trace.packet
+        if p.track_event.type == TrackEvent.TYPE_INSTANT
+    )  # fmt: skip
+    assert instants["iommu.map"] == events["iommu.map"]
+    assert instants["iommu.map_returned"] == 0
+    maps = [(a, b) for _, a, b, name in slices(trace) if name == "iommu.map_called"]
+    assert len(maps) == events["iommu.map_called"]
+    inner, outer = maps[::2], maps[1::2]  # in the order of their ends
+    for (a, b), (c, d) in zip(inner, outer, strict=True):
+        assert c <= a <= b == d
+    assert all(d <= c for (_, d), (c, _) in pairwise(outer))
 
 
 def test_losses_that_overlap_are_one_slice(tmp_path: Path) -> None:

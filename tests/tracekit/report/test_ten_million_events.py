@@ -68,9 +68,21 @@ def test_ten_million_events_fit_on_a_small_page(tmp_path: Path) -> None:
         browser = driver.chromium.launch(executable_path=chromium, args=sandbox)
         opened = browser.new_page()
         complaints: list[str] = []
+        asked: list[str] = []
+        opened.on("request", lambda r: asked.append(r.url))
         opened.on("console", lambda m: complaints.append(m.text))
         opened.on("pageerror", lambda e: complaints.append(str(e)))
         opened.goto(page.as_uri())
         opened.wait_for_selector("html[data-ready=yes]", state="attached")
+        head = opened.locator("#findings thead th").filter(has_text="times")
+        for order in ("ascending", "descending"):
+            head.locator("[role=button]").first.click()
+            opened.locator(f"#findings thead th[aria-sort={order}]").wait_for()
+        rows = opened.locator("#findings table.data").first.locator("tbody tr")
+        before = rows.count()
+        opened.locator("#findings select").first.select_option("error")
+        playwright.expect(rows).not_to_have_count(before)
+        assert rows.count() > 0
         browser.close()
+    assert asked == [page.as_uri()]
     assert complaints == []

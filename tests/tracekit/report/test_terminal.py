@@ -24,14 +24,9 @@ def columns(text: str) -> int:
 
 @pytest.mark.parametrize("code", sorted(all_pages()))
 def test_each_code_reads_as_its_golden_file(
-    code: str,
-    make_finding: MakeFinding,
-    make_result: MakeResult,
-    pages: Pages,
-    golden: Callable[[str, str], None],
+    code: str, example: MakeResult, pages: Pages, golden: Callable[[str, str], None]
 ) -> None:
-    page = pages[code]
-    text = render_terminal(make_result(make_finding(code, page.name, page.severity)), pages)
+    text = render_terminal(example(code), pages)
     assert columns(text) <= 80
     assert "\x1b" not in text
     golden(f"{code}.txt", text)
@@ -101,6 +96,21 @@ def test_doubt_is_said(make_finding: MakeFinding, make_result: MakeResult, pages
     assert "possible: broken for some order" in text
     assert "704 events lost in the whole trace" in text
     assert "equal timestamps" in text
+
+
+def test_losses_that_nobody_counted_are_not_called_none(
+    make_finding: MakeFinding, make_result: MakeResult, pages: Pages
+) -> None:
+    made = make_result(make_finding("TK101", "x", Severity.ERROR))
+    for lost, unknown, said in (
+        (0, False, "no lost events are known in this trace"),
+        (0, True, "events were lost in this trace, and nobody counted them"),
+        (7, False, "7 events lost in the whole trace"),
+        (7, True, "7 events or more lost in the whole trace"),
+    ):
+        trace = replace(made.trace, lost_events=lost, lost_unknown=unknown)
+        text = render_terminal(replace(made, trace=trace), pages)
+        assert f"    {said}\n" in text
 
 
 def test_names_from_the_trace_cannot_reach_the_terminal(
