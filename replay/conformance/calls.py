@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from replay.conformance.kernel import layout as K
-from replay.engine.stream import integers, nulls
+from replay.engine.stream import fill, merge
 
 __all__ = ("COLUMNS", "CallStream", "load_kernel")
 
@@ -144,27 +144,20 @@ class CallStream:
         rows = np.flatnonzero(kinds)
         if not len(rows):
             return np.empty((0, K.C_COLS), np.int64)
-        every = len(rows) == batch.num_rows
-
-        def column(name: str) -> Any:
-            place = batch.schema.get_field_index(name)
-            if place < 0:
-                return None
-            array = batch.column(place)
-            if array.null_count == len(array):
-                return None
-            return _integers(array, None if every else rows)
-
-        b = np.empty((K.B_COLS, len(rows)), np.int64)
-        b[K.B_EV] = kinds[rows]
+        if 8 * len(rows) < batch.num_rows:  # else it is cheaper to go over all
+            batch, kinds = batch.take(pa.array(rows)), kinds[rows]
+        there = {name: batch.column(i) for i, name in enumerate(batch.schema.names)}
+        b = np.empty((K.B_COLS, batch.num_rows), np.int64)
+        b[K.B_EV] = kinds
         for at, name in _TAKEN:
-            values = column(name)
-            b[at] = K.NULL if values is None else values
-        iova = column("iova")
-        if iova is not None:
-            np.copyto(b[K.B_ADDR], iova, where=iova != K.NULL)
-        self._threads(b, column("tid"), column("pid"))
-        out = np.empty((2 * len(rows) + 2 * len(self._frames) + 4, K.C_COLS), np.int64)
+            if name in there:
+                fill(b[at], there[name])
+            else:
+                b[at] = K.NULL
+        if "iova" in there:
+            merge(b[K.B_ADDR], there["iova"], over=True)
+        self._threads(b, there.get("tid"), there.get("pid"))
+        out = np.empty((2 * b.shape[1] + 2 * len(self._frames) + 4, K.C_COLS), np.int64)
         return out[: self._kernel.extract(b, self._entered, self._frames, out)]
 
     def finish(self) -> Any:
@@ -173,9 +166,11 @@ class CallStream:
         return out[: self._kernel.flush_runs(self._frames, out)]
 
     def _threads(self, b: Any, tids: Any, pids: Any) -> None:
-        if tids is None:
+        if tids is None or tids.null_count == len(tids):
             b[K.B_THREAD] = 0
             return
+        tids = _numbers(tids)
+        pids = None if pids is None or pids.null_count == len(pids) else _numbers(pids)
         known, numbers, first = _numbered(tids)
         forks = np.flatnonzero(b[K.B_EV] == K.E_FORK).tolist()
         seen = [(at, max(t, 0)) for t, at in zip(known, first, strict=True)]
@@ -210,11 +205,8 @@ def _numbered(values: Any) -> tuple[list[int], Any, list[int]]:
     return distinct.tolist(), of, runs[first].tolist()
 
 
-def _integers(array: pa.Array, rows: Any) -> Any:
-    """The values in ``rows`` (None: in all), unsigned ones with their bits, nulls as NULL."""
-    values = integers(array)
-    out = (values if rows is None else values[rows]).astype(np.int64)
-    if array.null_count:
-        gone = nulls(array)
-        out[gone if rows is None else gone[rows]] = K.NULL
+def _numbers(array: pa.Array) -> Any:
+    """An Arrow integer array as int64, nulls as NULL."""
+    out = np.empty(len(array), np.int64)
+    fill(out, array)
     return out

@@ -14,7 +14,7 @@ from replay.engine.kept import Kept, State
 from replay.engine.kernel import layout as L
 from replay.engine.marks import Marks
 
-__all__ = ("COLUMNS", "EventStream", "integers", "load_kernel", "nulls")
+__all__ = ("COLUMNS", "EventStream", "fill", "integers", "load_kernel", "merge", "nulls")
 
 COLUMNS: tuple[str, ...] = (
     "ts_ns",
@@ -185,13 +185,13 @@ class EventStream:
         out = self._out
         get = {name: record_batch.column(i) for i, name in enumerate(record_batch.schema.names)}
         for column, name in _PLAIN:
-            _fill(out[column], get[name])
-        _merge(out[L.B_ADDR], get["gpa"])
-        _merge(out[L.B_SIZE], get["unmapped"], over=True)
+            fill(out[column], get[name])
+        merge(out[L.B_ADDR], get["gpa"])
+        merge(out[L.B_SIZE], get["unmapped"], over=True)
         rare = self._codes(get["event"], out)
         if get["context"].null_count < n:
             bits = np.full(n, L.NULL, np.int64)
-            _fill(bits, get["context"])
+            fill(bits, get["context"])
             out[L.B_EV][(bits > 0) & (bits & _INTERRUPT != 0)] = L.EV_OTHER
         self._threads(out[L.B_THREAD])
         for i in rare.get("process.fork", ()):
@@ -288,7 +288,7 @@ def nulls(array: pa.Array) -> Any:
     return bits[array.offset :] == 0
 
 
-def _fill(row: Any, array: pa.Array) -> None:
+def fill(row: Any, array: pa.Array) -> None:
     """Write an Arrow integer array into an int64 row, nulls as NULL."""
     if array.null_count == len(array):
         row[:] = L.NULL
@@ -298,7 +298,7 @@ def _fill(row: Any, array: pa.Array) -> None:
         row[nulls(array)] = L.NULL
 
 
-def _merge(row: Any, array: pa.Array, *, over: bool = False) -> None:
+def merge(row: Any, array: pa.Array, *, over: bool = False) -> None:
     """Write an array's values where the row is NULL; with ``over`` wherever the array has one."""
     if array.null_count == len(array):
         return
