@@ -44,8 +44,11 @@ IMPORT: dict[str, Names] = {
 REPLAY: dict[str, Names] = {
     "reading Parquet": (("store/segment.py", "in_batches"),),
     "columns into arrays": (
-        ("engine/stream.py", "batch"),
-        ("conformance/calls.py", "column"),
+        ("engine/stream.py", "fill"),
+        ("engine/stream.py", "merge"),
+        ("engine/stream.py", "_codes"),
+        ("engine/stream.py", "_threads"),
+        ("conformance/calls.py", "_threads"),
     ),
     "the engine's kernel": (("kernel/frames.py", "run"),),
     "conformance's kernels": (
@@ -139,6 +142,7 @@ def split(profile: cProfile.Profile, stages: Mapping[str, Names], whole: float) 
             for (file, _, function), (_, _, _, below, _) in entries.items()
             if any(file.endswith(end) and function == name for end, name in names)
         ]
+        assert found, f"nothing is called {names} any more"
         spent[stage] = sum(found) * whole / total
     spent["the rest"] = whole - sum(spent.values())
     return spent

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.abc import MetaPathFinder
+from collections.abc import Sequence
+from types import ModuleType
 
 __all__ = ("spare",)
 
@@ -13,10 +14,12 @@ UNUSED = frozenset(("pandas", "cffi"))
 both are installed they are a third of a small replay's time, and 40 MB."""
 
 
-class _Absent(MetaPathFinder):
-    """Says of some modules that they are not installed."""
+class _Absent:
+    """Says of some modules that they are not installed: a finder of ``sys.meta_path``."""
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> None:
         """None, which leaves the name to others; of the unused, ModuleNotFoundError."""
         if name in UNUSED:
             raise ModuleNotFoundError(f"{name} is left out of tracekit's commands", name=name)
