@@ -31,8 +31,8 @@ PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->\n"
 
 USUAL = (
-    "import", "perf_script", "replay", "stages", "conversions", "slot", "start", "conformance",
-    "linger", "synth", "models", "bandwidth",
+    "import", "perf_script", "replay", "checkpoint", "stages", "conversions", "slot", "start",
+    "conformance", "linger", "synth", "models", "bandwidth",
 )  # fmt: skip
 OTHERS = ("audit", "shrink", "collect")
 """Minutes long, or recording on this machine's own kernel."""

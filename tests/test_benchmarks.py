@@ -31,6 +31,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "import": (SMALL, "--runs", "1", "--times", "3"),
     "perf_script": ("1000", "1"),
     "replay": (SMALL, "--times", "3"),
+    "checkpoint": (SMALL,),
     "conversions": ("--conversions", "60"),
     "stages": (SMALL,),
     "slot": ("16",),
@@ -92,7 +93,7 @@ def test_a_benchmark_measures_and_finds_its_results_right(name: str) -> None:
     assert len({(f.name, f.unit) for f in figures}) == len(figures)
 
 
-@pytest.mark.parametrize("name", ["import", "replay", "shrink"])
+@pytest.mark.parametrize("name", ["import", "replay", "checkpoint", "shrink"])
 def test_what_is_not_there_is_said(name: str) -> None:
     (line,) = said_by(name)
     assert "TRACEKIT_TRACES" in line["skipped"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import reference_engine
 from further_examples import EXAMPLES
+from reference import containers
 from reference_engine import Replayed, replay
 from trace_language import trace_of
 
@@ -70,8 +70,8 @@ def test_the_evidence_of_a_missing_map_is_the_change_and_what_ended_it() -> None
 
 
 def test_a_container_that_comes_near_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference_engine, "NEAR_LIMIT", 3)
-    monkeypatch.setattr(reference_engine, "ENTRY_LIMIT", 3)
+    monkeypatch.setattr(containers, "NEAR_LIMIT", 3)
+    monkeypatch.setattr(containers, "ENTRY_LIMIT", 3)
     replayed = replay(trace_of(NEAR))
     assert [v[:3] + v[4:8] for v in replayed.violations] == [
         ("TK107", "warning", "likely", None, None, 14_000, None)
@@ -79,18 +79,18 @@ def test_a_container_that_comes_near_its_limit(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_container_that_stays_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference_engine, "NEAR_LIMIT", 4)
+    monkeypatch.setattr(containers, "NEAR_LIMIT", 4)
     assert replay(trace_of(NEAR)).violations == []
 
 
 def test_a_container_that_passes_it_has_another_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference_engine, "NEAR_LIMIT", 2)
-    monkeypatch.setattr(reference_engine, "ENTRY_LIMIT", 2)
+    monkeypatch.setattr(containers, "NEAR_LIMIT", 2)
+    monkeypatch.setattr(containers, "ENTRY_LIMIT", 2)
     assert replay(trace_of(NEAR)).violations == []
 
 
 def test_entries_are_not_counted_over_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference_engine, "NEAR_LIMIT", 3)
+    monkeypatch.setattr(containers, "NEAR_LIMIT", 3)
     replayed = replay(trace_of(NEAR + "    lost cpu0 20us..22us\n    30us vmm log\n"))
     assert [v.code for v in replayed.violations] == ["TK901"]
     assert replayed.judged["TK107"].reasons == {"loss": 1}

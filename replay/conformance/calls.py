@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from replay.conformance.kernel import layout as K
+from replay.engine.loading import kernel_module
 from replay.engine.stream import fill, merge
 
 __all__ = ("COLUMNS", "CallStream", "load_kernel")
@@ -92,15 +91,7 @@ _TAKEN = (
 
 def load_kernel(name: str, *, compiled: bool) -> ModuleType:
     """A module of the kernel, compiled by numba or as plain Python."""
-    if compiled:
-        return importlib.import_module(f"replay.conformance.kernel.{name}")
-    plain = "replay.conformance.kernel_plain"
-    if plain not in sys.modules:
-        package = ModuleType(plain)
-        package.__path__ = list(importlib.import_module("replay.conformance.kernel").__path__)
-        package.__package__ = plain
-        sys.modules[plain] = package
-    return importlib.import_module(f"{plain}.{name}")
+    return kernel_module("replay.conformance.kernel", name, compiled=compiled)
 
 
 class CallStream:

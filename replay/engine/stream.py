@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +10,7 @@ import pyarrow as pa
 
 from replay.engine.kept import Kept, State
 from replay.engine.kernel import layout as L
+from replay.engine.loading import kernel_module
 from replay.engine.marks import Marks
 
 __all__ = ("COLUMNS", "EventStream", "fill", "integers", "load_kernel", "merge", "nulls")
@@ -98,20 +97,8 @@ _TID_LIMIT = 1 << 22  # the kernel's own bound on thread ids
 
 
 def load_kernel(*, compiled: bool) -> ModuleType:
-    """The kernel's ``frames`` module, compiled by numba or as plain Python.
-
-    The plain one is the same folder under another package name, so that its modules find each
-    other.
-    """
-    if compiled:
-        return importlib.import_module("replay.engine.kernel.frames")
-    name = "replay.engine.kernel_plain"
-    if name not in sys.modules:
-        package = ModuleType(name)
-        package.__path__ = list(importlib.import_module("replay.engine.kernel").__path__)
-        package.__package__ = name
-        sys.modules[name] = package
-    return importlib.import_module(f"{name}.frames")
+    """The kernel's ``frames`` module, compiled by numba or as plain Python."""
+    return kernel_module("replay.engine.kernel", "frames", compiled=compiled)
 
 
 class EventStream:

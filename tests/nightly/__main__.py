@@ -21,10 +21,8 @@ from pathlib import Path
 
 from made_fleet import NIGHTS, write_config
 from matrix.cases import broken
-from matrix.judge import SMALL
+from matrix.judge import make
 from recorded.recordings import FOLDER, recordings
-
-from tracekit.synth.generate import generate
 
 ROOT = Path(__file__).parents[2]
 KNOWN = ROOT / "tests" / "data" / "nightly.json"
@@ -109,11 +107,7 @@ def _made(root: Path) -> Iterator[Path]:
         name = f"{case.workload}-{case.fault}-{case.generation}-{case.backend}"
         out = root / "host=made" / f"date={NIGHT}" / f"vm={name}"
         out.mkdir(parents=True)
-        generate(
-            case.workload, out / "trace.parquet", seed=case.seed, events=case.events,
-            generation=case.generation, backend=case.backend, fault=case.fault,
-            parameters=SMALL.get(case.workload),
-        )  # fmt: skip
+        make(case, out / "trace.parquet")
         yield out
 
 

@@ -20,16 +20,19 @@ from tracekit.audit.results import FindingRow, TraceResult
 from tracekit.errors import TracekitError
 from tracekit.findings import Confidence, Severity
 from tracekit.store import Place
-from tracekit.store.location import put
+from tracekit.store.location import is_there, put
 
 __all__ = ("History", "Night")
 
 _TEXT = pa.dictionary(pa.int32(), pa.utf8())
+_STREAM = (
+    pa.field("night", pa.date32(), nullable=False),
+    pa.field("host", _TEXT, nullable=False),
+    pa.field("stream", _TEXT, nullable=False),
+)
 _FINDINGS = pa.schema(
     [
-        pa.field("night", pa.date32(), nullable=False),
-        pa.field("host", _TEXT, nullable=False),
-        pa.field("stream", _TEXT, nullable=False),
+        *_STREAM,
         pa.field("id", pa.utf8(), nullable=False),
         pa.field("code", _TEXT, nullable=False),
         pa.field("name", _TEXT, nullable=False),
@@ -53,9 +56,7 @@ _FINDINGS = pa.schema(
 )
 _TRACES = pa.schema(
     [
-        pa.field("night", pa.date32(), nullable=False),
-        pa.field("host", _TEXT, nullable=False),
-        pa.field("stream", _TEXT, nullable=False),
+        *_STREAM,
         pa.field("trace", pa.utf8(), nullable=False),
         pa.field("status", _TEXT, nullable=False),
         pa.field("error", pa.utf8()),
@@ -70,9 +71,7 @@ _TRACES = pa.schema(
 )
 _CHECKS = pa.schema(
     [
-        pa.field("night", pa.date32(), nullable=False),
-        pa.field("host", _TEXT, nullable=False),
-        pa.field("stream", _TEXT, nullable=False),
+        *_STREAM,
         pa.field("trace", pa.utf8(), nullable=False),
         pa.field("code", _TEXT, nullable=False),
         pa.field("verdict", _TEXT, nullable=False),
@@ -179,7 +178,7 @@ class History:
         except FileNotFoundError:
             return []
         except OSError as why:
-            if not _is_there(self._folder / "history" / "traces"):
+            if not is_there(self._folder / "history" / "traces"):
                 return []
             raise TracekitError(f"cannot list {self._folder}/history: {why.strerror}") from None
         return sorted(n.removesuffix(".parquet") for n in names if n.endswith(".parquet"))
@@ -207,14 +206,6 @@ class History:
         put(self._folder / "history" / table / f"{night}.parquet", out.getvalue())
 
 
-def _is_there(place: Place) -> bool:
-    try:
-        place.stat()
-    except OSError:
-        return False
-    return True
-
-
 def _seen(states: list[tuple[str, State]], row: Mapping[str, Any]) -> Seen:
     return Seen(
         states=states,
@@ -240,9 +231,7 @@ def _seen(states: list[tuple[str, State]], row: Mapping[str, Any]) -> Seen:
 def _finding(day: date, row: Compared) -> dict[str, Any]:
     f = row.finding
     return {
-        "night": day,
-        "host": _valid(row.host),
-        "stream": _valid(row.stream),
+        **_stream(day, row),
         "id": f.id,
         "code": f.code,
         "name": f.name,
@@ -258,8 +247,6 @@ def _finding(day: date, row: Compared) -> dict[str, Any]:
         "cause": _valid(f.cause),
         "from_ns": f.from_ns,
         "until_ns": f.until_ns,
-        "kernel": _valid(row.kernel),
-        "qemu": _valid(row.qemu),
         "ignored": row.ignored,
         "report": row.report,
     }
@@ -267,9 +254,7 @@ def _finding(day: date, row: Compared) -> dict[str, Any]:
 
 def _trace(day: date, r: TraceResult) -> dict[str, Any]:
     return {
-        "night": day,
-        "host": _valid(r.host),
-        "stream": _valid(r.stream),
+        **_stream(day, r),
         "trace": _valid(r.trace),
         "status": r.status.value,
         "error": _valid(r.error),
@@ -277,8 +262,6 @@ def _trace(day: date, r: TraceResult) -> dict[str, Any]:
         "bytes_read": r.bytes_read,
         "events": r.events,
         "lost_events": r.lost_events,
-        "kernel": _valid(r.kernel),
-        "qemu": _valid(r.qemu),
         "since": r.since,
     }
 
@@ -286,18 +269,24 @@ def _trace(day: date, r: TraceResult) -> dict[str, Any]:
 def _checks(day: date, r: TraceResult) -> Iterable[dict[str, Any]]:
     for row in r.checks:
         yield {
-            "night": day,
-            "host": _valid(r.host),
-            "stream": _valid(r.stream),
+            **_stream(day, r),
             "trace": _valid(r.trace),
             "code": row.code,
             "verdict": row.verdict.value,
             "decided": row.decided,
             "undecided": row.undecided,
             "reasons": list(row.reasons),
-            "kernel": _valid(r.kernel),
-            "qemu": _valid(r.qemu),
         }
+
+
+def _stream(day: date, of: Compared | TraceResult) -> dict[str, Any]:
+    return {
+        "night": day,
+        "host": _valid(of.host),
+        "stream": _valid(of.stream),
+        "kernel": _valid(of.kernel),
+        "qemu": _valid(of.qemu),
+    }
 
 
 def _valid(text: str | None) -> Any:

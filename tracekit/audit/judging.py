@@ -131,13 +131,8 @@ def judge_one(task: Task) -> Kept:
 def _told(found: Found, trace: Trace, replayed: Replayed) -> TraceResult:
     manifest, result = trace.manifest, replayed.result
     qemu = [str(s["qemu"]) for s in manifest.sources if s.get("qemu")]
-    return TraceResult(
-        host=found.host,
-        stream=found.stream,
-        night=found.night,
-        trace=found.trace,
-        size=found.size,
-        status=Status.JUDGED,
+    return replace(
+        _of(found, Status.JUDGED),
         kernel=manifest.kernel,
         qemu=found.qemu or (qemu[0] if qemu else None),
         events=manifest.rows,
@@ -182,6 +177,10 @@ def _unjudged(found: Found, status: Status, why: str) -> TraceResult:
     # Where the trace is stands in the result already.
     base, mark, query = found.trace.partition("?")
     short = why.replace(base, base.rpartition("/")[2]).replace(mark + query, "")
+    return replace(_of(found, status), error=" ".join(short.split()))
+
+
+def _of(found: Found, status: Status) -> TraceResult:
     return TraceResult(
         host=found.host,
         stream=found.stream,
@@ -190,7 +189,6 @@ def _unjudged(found: Found, status: Status, why: str) -> TraceResult:
         size=found.size,
         status=status,
         qemu=found.qemu,
-        error=" ".join(short.split()),
     )
 
 

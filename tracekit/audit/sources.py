@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from tracekit.audit.together import each
 from tracekit.errors import TracekitError
 from tracekit.store import Place, Remote, locate
+from tracekit.store.location import is_there
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -129,7 +130,7 @@ def _expanded(base: Place, names: Sequence[str]) -> Iterable[Place]:
         return [base]
     first, *rest = names
     if not any(s in first for s in "*?["):
-        return _expanded(base / first, rest) if _is_there(base / first) else []
+        return _expanded(base / first, rest) if is_there(base / first) else []
     inside = [
         base / info.base_name
         for info in _listed(base)
@@ -164,14 +165,6 @@ def _reached(place: Place) -> tuple[FileSystem, str]:
 
 def _is_remote(hosts: Sequence[tuple[str, Place]]) -> bool:
     return any(isinstance(folder, Remote) for _, folder in hosts)
-
-
-def _is_there(place: Place) -> bool:
-    try:
-        place.stat()
-    except OSError:
-        return False
-    return True
 
 
 def _is_file(info: FileInfo) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tracekit.ftrace.uapi import Member
+from tracekit.ftrace.uapi import KVM_SET_USER_MEMORY_REGION2, STRUCTURES, Member
 
 __all__ = ("FUNCTIONS", "ByCommand", "Function", "Gfns", "Pointee")
 
@@ -75,15 +75,7 @@ _MAP_ALIASES = {"dom": "object", "pa": "paddr", "len": "size", "length": "size"}
 _ATTACH: dict[str, Argument] = {"domain": "object"}
 _GFN_RANGE = Pointee(gfns=Gfns(8, 16))
 _MEMSLOT = Pointee(
-    members=(
-        Member("id", 0, 4),
-        Member("flags", 4, 4),
-        Member("gpa", 8, 8),
-        Member("size", 16, 8),
-        Member("vaddr", 24, 8),
-        Member("offset", 32, 8),
-        Member("file_fd", 40, 4, signed=True),
-    ),
+    members=STRUCTURES[KVM_SET_USER_MEMORY_REGION2],
     names={
         "slot": "id", "flags": "flags", "guest_phys_addr": "gpa", "memory_size": "size",
         "userspace_addr": "vaddr", "guest_memfd": "file_fd", "guest_memfd_offset": "offset",

@@ -26,7 +26,17 @@ from tracekit.errors import UsageError
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-__all__ = ("SCHEMES", "Meter", "Place", "Remote", "locate", "parsed_uri", "put", "remove")
+__all__ = (
+    "SCHEMES",
+    "Meter",
+    "Place",
+    "Remote",
+    "is_there",
+    "locate",
+    "parsed_uri",
+    "put",
+    "remove",
+)
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 # `Path` makes one slash of two, and a command's argument is a path.
@@ -149,6 +159,15 @@ def parsed_uri(text: str) -> SplitResult | None:
     if not parts.netloc:
         raise UsageError(f"{text} names no bucket")
     return parts
+
+
+def is_there(place: Place) -> bool:
+    """Whether there is a file or a folder, as far as anybody can tell."""
+    try:
+        place.stat()
+    except OSError:
+        return False
+    return True
 
 
 def put(place: Place, content: bytes) -> None:

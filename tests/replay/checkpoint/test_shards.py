@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from judging import events_of
 from matrix.cases import broken, lossy
-from matrix.judge import SMALL, Case
+from matrix.judge import Case, make
 from recorded.recordings import FOLDER, Recording, recordings
 from shards import chained, cuts_of, differences, shards, together
 
@@ -31,9 +31,7 @@ from tracekit.errors import UsageError
 from tracekit.findings import Severity
 from tracekit.importers import import_files
 from tracekit.store import Trace, open_trace, write_events
-from tracekit.synth.defects import Defects
 from tracekit.synth.generate import generate
-from tracekit.synth.truth import Truth
 from tracekit.synth.vsock.workloads import WORKLOADS as SOCKETS
 from tracekit.synth.vsock.write import PREFIX
 
@@ -76,13 +74,7 @@ def test_a_written_example_cut_anywhere(name: str) -> None:
 @functools.cache
 def made(case: Case) -> tuple[Path, bool]:
     path = Path(_OUT.name) / f"{abs(hash(case)):x}.parquet"
-    truth = generate(
-        case.workload, path, seed=case.seed, events=case.events, generation=case.generation,
-        backend=case.backend, fault=case.fault, parameters=SMALL.get(case.workload),
-        defects=Defects(seed=case.seed, lose=case.lose) if case.lose else None,
-    )  # fmt: skip
-    assert isinstance(truth, Truth)
-    return path, truth.in_place
+    return path, make(case, path).in_place
 
 
 @settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

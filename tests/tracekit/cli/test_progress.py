@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
 
-
-def stderr_on_a_terminal(arguments: list[str]) -> str:
-    ours, theirs = pty.openpty()
-    done = subprocess.run(
-        [sys.executable, "-m", "tracekit", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
-        check=False,
-    )
-    os.close(theirs)
-    said = b""
-    try:
-        while chunk := os.read(ours, 65536):
-            said += chunk
-    except OSError:  # Linux says EIO at the end of a terminal
-        pass
-    os.close(ours)
-    assert done.returncode == 0
-    return said.decode()
+from terminal import stderr_on_a_terminal
 
 
 def test_a_terminal_shows_progress(trace: Path) -> None:

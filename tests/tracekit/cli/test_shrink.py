@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from terminal import stderr_on_a_terminal
 
 import replay
 from tracekit.store import open_trace
@@ -70,21 +69,6 @@ def test_it_does_not_write_over_what_it_reads_nor_where_it_cannot(
 
 def test_a_terminal_shows_progress(demo: Path, tmp_path: Path) -> None:
     trace = demo / "trace.parquet"
-    ours, theirs = pty.openpty()
     arguments = ["--finding", the_finding(trace), "-o", str(tmp_path / "s.parquet")]
-    done = subprocess.run(
-        [sys.executable, "-m", "tracekit", "shrink", str(trace), *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
-        check=False,
-    )
-    os.close(theirs)
-    said = b""
-    try:
-        while chunk := os.read(ours, 65536):
-            said += chunk
-    except OSError:  # Linux says EIO at the end of a terminal
-        pass
-    os.close(ours)
-    assert done.returncode == 0
-    assert "shrinking trace.parquet" in said.decode()
+    said = stderr_on_a_terminal(["shrink", str(trace), *arguments])
+    assert "shrinking trace.parquet" in said
