@@ -45,7 +45,7 @@ fuzz: $(READY)  ## hostile inputs for every parser, half an hour (SECONDS=...), 
 matrix: $(READY)  ## every fault and every workload, half an hour (MATRIX=...); writes docs/matrix.md
 	PYTHONPATH=tests NUMBA_DISABLE_JIT=1 $(RUN) matrix $(MATRIX)
 
-nightly: $(READY)  ## the project audits itself: recordings, matrix, losses, fuzzers, long tests (NIGHTLY=...)
+nightly: $(READY)  ## the project audits itself: recordings, matrix, losses, fuzzers, oracle, long tests (NIGHTLY=...)
 	PYTHONPATH=tests $(RUN) nightly $(NIGHTLY)
 
 bench: $(READY)  ## measure everything (BENCH=...): benchmarks/results.json, README.md's table

@@ -1,4 +1,5 @@
-"""The project audits itself: recordings of real kernels, the matrix, losses, fuzzers, long tests.
+"""The project audits itself: recordings of real kernels, the matrix, losses, fuzzers, the oracle,
+long tests.
 
 Fails on anything new.  Recordings and made traces with faults go through `tracekit audit`: what it
 finds and tests/data/nightly.json does not know is new (`--update` writes that file), and so is what
@@ -41,6 +42,7 @@ def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m nightly", description=__doc__)
     parser.add_argument("--seconds", type=float, default=1800, help="of fuzzing")
+    parser.add_argument("--hunt", type=int, default=2000, help="traces a scene of the oracle's")
     parser.add_argument("--matrix", default="", help="arguments of the matrix, instead of its own")
     parser.add_argument("--only", action="append", choices=[*PARTS], help="a part, repeatable")
     parser.add_argument("--update", action="store_true", help="what the audit finds is known now")
@@ -133,6 +135,16 @@ def fuzz(ran: Ran, given: argparse.Namespace) -> None:
         ran.wrong.append("the fuzzers: " + "; ".join(lines[-5:] or [done.stderr.strip()[-300:]]))
 
 
+def hunt(ran: Ran, given: argparse.Namespace) -> None:
+    """Traces that nobody thought of: the engine and its oracle say the same of them."""
+    path = "tests/test_engine_against_reference.py"
+    hunted = {"TRACEKIT_HUNT": str(given.hunt)}
+    done = _command("pytest", "-q", path, "-k", "they_agree_on_", "-rN", **hunted)
+    if done.returncode:
+        ran.wrong.append(f"the hunt: {done.stdout[-3000:]}")
+    ran.words.append(f"{given.hunt:,} traces a scene hunted")
+
+
 def long_tests(ran: Ran, given: argparse.Namespace) -> None:
     """The tests that take minutes."""
     done = _command("pytest", "-q", "-m", "nightly", jit=True)
@@ -144,9 +156,10 @@ def long_tests(ran: Ran, given: argparse.Namespace) -> None:
         ran.wrong += re.findall(r"^(?:FAILED|ERROR) (.*)$", done.stdout, flags=re.M) or last
 
 
-def _command(*arguments: str, jit: bool = False) -> subprocess.CompletedProcess[str]:
+def _command(*arguments: str, jit: bool = False, **more: str) -> subprocess.CompletedProcess[str]:
     """Run one of the project's programs; small traces are judged faster without compiling."""
     env = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "TRACEKIT_TRACES": str(FOLDER)}
+    env |= more
     if not jit:
         env["NUMBA_DISABLE_JIT"] = "1"
     return subprocess.run(
@@ -163,6 +176,7 @@ PARTS: dict[str, Callable[[Ran, argparse.Namespace], None]] = {
     "audit": audit,
     "matrix": matrix,
     "fuzz": fuzz,
+    "hunt": hunt,
     "long-tests": long_tests,
 }
 

@@ -202,6 +202,15 @@ class Containers(Vms):
             frame.events.add(row["seq"])
         # A4: in no frame, it is the unmap of what its process has mapped.
         targets = [container] if container is not None else process.every_container()
+        if frame is None and not targets:
+            dead = [p for p in self.processes if p.every_container() and self.has_ended(p)]
+            owners = [p for p in dead if self.translates(p, pages)]
+            if len(owners) > 1:
+                for owner in dead:
+                    self.may_be_mapped(owner, pages)
+                return
+            for process in owners:
+                targets = process.every_container()
         calling = frame if frame is not None and frame.operation == "UNMAP" else None
         for target in targets:
             for page in pages:
@@ -317,10 +326,29 @@ class Containers(Vms):
 
     def domain_freed(self, thread: Thread, row: Row) -> None:
         """TK109: only of a domain that is known to be the container's only one."""
-        for container in thread.process.every_container():
-            if container.mapped_into == {row.get("object")}:
+        for process in self.processes:
+            for container in process.every_container():
+                if container.mapped_into != {row.get("object")}:
+                    continue
                 container.mapped_into.clear()
-                self.container_ended(thread.process, container, row["ts_ns"], row["seq"])
+                left = any(state.count for state in container.pages.values())
+                own = process is thread.process or self.has_ended(process)
+                if own or not left or not self.has_unmap:
+                    self.container_ended(process, container, row["ts_ns"], row["seq"])
+                    continue
+                self.judge("TK109", "late_start")
+                for opened in (process.candidate, process.requested, process.missing):
+                    for key in [k for k in opened if k[0] is container]:
+                        self.settle(opened.pop(key), key)
+                container.pages, container.unmapped_known = {}, False
+
+    def has_ended(self, process: Process) -> bool:
+        """J3: all threads that are known of it have."""
+        return all(self.threads[tid].exited for tid in process.tids)
+
+    def translates(self, process: Process, pages: range) -> bool:
+        """In one of its containers at least."""
+        return any(c.look(p).count for c in process.every_container() for p in pages)
 
     def container_ended(
         self,
@@ -346,4 +374,5 @@ class Containers(Vms):
                 ("END", container),
                 {seq},
             )
-        self.judge("TK109")
+        nothing_known = not left and not container.unmapped_known
+        self.judge("TK109", container.unknown_since if nothing_known else None)

@@ -143,6 +143,7 @@ class Sharings(Hands):
         sharing = process.missing.get(key)
         if sharing is None:
             return
+        key[0].at(key[1]).covered = True  # by this MAP
         expected = sharing.over and self.expected(sharing, key)
         del process.missing[key]
         if expected:  # provisionally over before

@@ -340,6 +340,7 @@ class Thread:
     last_ns: int | None = None
     run: int = 0
     run_operation: str | None = None
+    exited: bool = False
     hand: Hand | None = None  # J8: its conversion in hand
     unmaps: list[tuple[Container, range]] = field(default_factory=list)  # since its RUN, ATTR, exit
 

@@ -153,6 +153,7 @@ class Threads(Calls):
 
     def exited(self, thread: Thread, row: Row) -> None:
         process, flags = thread.process, row.get("flags")
+        thread.exited = True
         # J4 TK109: the last thread (flags 1; where null: tid = pid).
         if flags == 1 or (flags is None and thread.tid == process.pid):
             process.dead_since = (row["ts_ns"], row["seq"])

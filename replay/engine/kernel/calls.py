@@ -320,10 +320,11 @@ def take_arguments(k: Any, b: Any, i: int, thread: int, rank: int) -> None:
     if b[B_ADDR, i] != NULL or op == OP_ATTR:
         t[T_ADDR] = b[B_ADDR, i]
         t[T_SIZE] = b[B_SIZE, i]
-        # a row for each run of its pages
-        many = op != OP_SLOT and (op != OP_ATTR or k.g[C_IN_PLACE] != 0)
-        if many and sane(t[T_ADDR], t[T_SIZE]):
-            k.g[G_ROWS] = max(k.g[G_ROWS], min(t[T_SIZE] >> 12, ROWS_A_CALL))
+        if op != OP_SLOT and sane(t[T_ADDR], t[T_SIZE]):
+            rows = min(t[T_SIZE] >> 12, ROWS_A_CALL)  # a row for each run of its pages
+            if op == OP_ATTR and not k.g[C_IN_PLACE]:
+                rows = min(rows, k.g[G_ACTIVE] + k.g[G_REMAINING])  # between those watched already
+            k.g[G_ROWS] = max(k.g[G_ROWS], rows)
     if b[B_VADDR, i] != NULL:
         t[T_VADDR] = b[B_VADDR, i]
     if b[B_OFFSET, i] != NULL:

@@ -20,9 +20,11 @@ from .watches import (
     in_flight,
     known_mask,
     live_mask,
+    make_way,
     next_under_way,
     record,
     unmapped,
+    unwatched,
 )
 
 
@@ -271,7 +273,42 @@ def watch_part(
     commit_seq: int,
     ts: int,
 ) -> tuple[int, bool]:
-    """The same for the pages [a, b) of the conversion of [p0, p1) that have this backing."""
+    """The same for the pages [a, b) of the conversion of [p0, p1) that have this backing.
+
+    What an earlier conversion still watches stays its own.
+    """
+    kind = 101 if private else 104
+    if k.g[G_ACTIVE]:
+        make_way(k, kind, space, a, b)
+    total, told = 0, True
+    x, y = unwatched(k, kind, space, a, b)
+    while x < y:
+        n, sure = watch_stretch(
+            k, thread, vm, space, private, x, y, p0, p1, delta, commit, commit_seq, ts
+        )
+        total += n
+        told = told and sure
+        x, y = unwatched(k, kind, space, y, b)
+    return total, told
+
+
+@jit
+def watch_stretch(
+    k: Any,
+    thread: int,
+    vm: int,
+    space: int,
+    private: bool,
+    a: int,
+    b: int,
+    p0: int,
+    p1: int,
+    delta: int,
+    commit: int,
+    commit_seq: int,
+    ts: int,
+) -> tuple[int, bool]:
+    """The same for the pages [a, b), which nothing watches yet: one row of them."""
     t = k.T[thread]
     proc = process_of(k, thread)
     told = True

@@ -11,7 +11,39 @@ from .in_hand import discarded_in_hand
 from .layout import *
 from .planes import apply_map, mark_live, tally
 from .searches import next_with, next_without
-from .watches import candidate, end_candidates, known_mask, live_mask, next_under_way
+from .watches import (
+    candidate,
+    end_candidates,
+    known_mask,
+    live_mask,
+    make_way,
+    next_under_way,
+    unwatched,
+)
+
+
+@jit
+def watch_request(
+    k: Any, thread: int, proc: int, space: int, a: int, b: int, delta: int, ts: int, seq: int
+) -> None:
+    """TK102's candidates among the pages [a, b), which nothing watches yet: one row of them."""
+    count, lo, hi = mark_live(k, space, a, b, live_mask(k), delta, M_W102, M_W102)
+    other = next_under_way(k, thread, proc, space, OP_UNMAP, -1)
+    while other >= 0:  # what is just being unmapped may still be there
+        x0, x1 = k.T[other, T_ADDR] >> 12, (k.T[other, T_ADDR] + k.T[other, T_SIZE]) >> 12
+        n, x, y = mark_live(k, space, max(a, x0), min(b, x1), M_E, delta, M_W102, M_W102)
+        if n:
+            count, lo, hi = count + n, min(lo, x), max(hi, y)
+        other = next_under_way(k, thread, proc, space, OP_UNMAP, other)
+    if count:
+        t = k.T[thread]
+        w = k.W[candidate(k, 102, proc, space, thread, lo, hi, count)]
+        w[W_FROM] = t[T_ENTER]
+        w[W_CREATED] = ts
+        w[W_SEQ0] = t[T_ENTER_SEQ]
+        w[W_SEQ1] = seq
+        w[W_GROUP] = k.g[G_GROUP]
+        w[W_VM] = -1
 
 
 @jit
@@ -25,8 +57,7 @@ def backing_range(
     not.
     """
     proc = process_of(k, thread)
-    t = k.T[thread]
-    live, known_bit = live_mask(k), known_mask(k)
+    known_bit = known_mask(k)
     answer = 0
     for d in range(1, k.g[G_D]):
         row = k.S[d]
@@ -46,26 +77,12 @@ def backing_range(
                     answer = max(answer, 1 if every & known_bit else 2)
                 else:
                     answer = max(answer, 1)
-                count, x, y = mark_live(k, s, p0, p1, live, d, M_W102, M_W102)
-                other = next_under_way(k, thread, proc, s, OP_UNMAP, -1)
-                while other >= 0:  # what is just being unmapped may still be there
-                    lo2, hi2 = (
-                        k.T[other, T_ADDR] >> 12,
-                        (k.T[other, T_ADDR] + k.T[other, T_SIZE]) >> 12,
-                    )
-                    n, x2, y2 = mark_live(k, s, max(p0, lo2), min(p1, hi2), M_E, d, M_W102, M_W102)
-                    if n:
-                        count, x, y = count + n, min(x, x2), max(y, y2)
-                    other = next_under_way(k, thread, proc, s, OP_UNMAP, other)
-                if count:
-                    new = candidate(k, 102, proc, s, thread, x, y, count)
-                    w = k.W[new]
-                    w[W_FROM] = t[T_ENTER]
-                    w[W_CREATED] = ts
-                    w[W_SEQ0] = t[T_ENTER_SEQ]
-                    w[W_SEQ1] = seq
-                    w[W_GROUP] = k.g[G_GROUP]
-                    w[W_VM] = -1
+                if k.g[G_ACTIVE]:
+                    make_way(k, 102, s, p0, p1)
+                x, y = unwatched(k, 102, s, p0, p1)
+                while x < y:
+                    watch_request(k, thread, proc, s, x, y, d, ts, seq)
+                    x, y = unwatched(k, 102, s, y, p1)
                 continue
             bit = M_W101 if what == 0 else M_W102
             mask = bit | M_DELTA

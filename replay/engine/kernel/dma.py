@@ -6,7 +6,7 @@ from typing import Any
 
 from ._jit import jit, spliced
 from .conversions import valid
-from .identity import process_of
+from .identity import has_ended, process_of
 from .in_hand import fail_in_hand, in_conversion
 from .layout import *
 from .missing import mapped
@@ -587,17 +587,38 @@ def leaked(k: Any, space: int, thread: int, since: int, seq: int, sev: int, conf
 
 
 @jit
+def none_left(k: Any, space: int) -> None:
+    """TK109: no page is translated of those that are known."""
+    if k.S[space, S_DEFAULT] & M_KI:
+        tally(k, J_109, Y_DECIDED)
+    else:
+        tally(k, J_109, Y_LOSS if k.g[G_LOST] else Y_LATE)
+
+
+@jit
 def domain_freed(k: Any, thread: int, obj: int, ts: int, seq: int) -> None:
-    """TK109: a domain ends.  Judged where a probe showed that it was the container's only one."""
+    """TK109: a domain ends.  Judged where a probe showed that it was the container's only one.
+
+    Who ends it unmaps before what is left.  A thread whose process is not known to be the
+    container's may have done so unnoticed.
+    """
     if obj == NULL:
         return
+    proc = process_of(k, thread)
     for s in range(k.g[G_SPACES]):
         row = k.S[s]
         if row[S_KIND] == SPACE_CONTAINER and row[S_DOMAIN] == obj and not row[S_MULTI]:
             row[S_DOMAIN] = NULL
             if not k.g[C_HAS_UNMAP]:
                 tally(k, J_109, Y_NO_UNMAP)
-            elif live_anywhere(k, s, M_I):
+            elif not live_anywhere(k, s, M_I):
+                none_left(k, s)
+            elif row[S_PROC] == proc or (row[S_PROC] >= 0 and has_ended(k, row[S_PROC])):
                 leaked(k, s, thread, ts, seq, ERROR, CERTAIN)
             else:
-                tally(k, J_109, Y_DECIDED)
+                tally(k, J_109, Y_LATE)
+                for code in (101, 102, 104):
+                    end_candidates(
+                        k, code, row[S_PROC], s, -1, -1, 0, 1 << 52, 1 << 62, False, -1, 0, -1
+                    )
+                transform_all(k, s, X_FORGET, 0, 0)

@@ -31,6 +31,8 @@ from .lifetimes import (
     new_program,
     process_exited,
     run_or_exit,
+    unmapped_by_nobody,
+    unmapped_in,
 )
 from .missing import drop_all_uncovered
 from .planes import apply_map, forget_attributes_of, sane, spans, transform_all
@@ -106,15 +108,13 @@ def unmap_event(k: Any, b: Any, i: int, thread: int) -> None:
             if some & M_WATCHED and t[T_OP] != OP_UNMAP:
                 unmapped(k, k.T[proc, P_LAST_GAP], space, p0, p1, b[B_TS, i], b[B_SEQ, i])
             return
+    owns = False
     for s in range(k.g[G_SPACES]):
-        if k.S[s, S_KIND] != SPACE_CONTAINER or k.S[s, S_PROC] != proc:
-            continue
-        some, _ = apply_map(k, s, p0, p1, X_NONE, 0)
-        if some & M_I:
-            notice_gap(k, proc, b[B_TS, i])
-            some, _ = apply_map(k, s, p0, p1, X_UNMAP_EVENT, 0)
-            if some & M_WATCHED:
-                unmapped(k, k.T[proc, P_LAST_GAP], s, p0, p1, b[B_TS, i], b[B_SEQ, i])
+        if k.S[s, S_KIND] == SPACE_CONTAINER and k.S[s, S_PROC] == proc:
+            owns = True
+            unmapped_in(k, b, i, s, p0, p1)
+    if not owns and t[T_STATE] != STATE_FRAME:
+        unmapped_by_nobody(k, b, i, p0, p1)
 
 
 @jit

@@ -134,6 +134,17 @@ def space_of(k: Any, kind: int, proc: int, fd: int, ident: int, obj: int) -> int
 
 
 @jit
+def has_ended(k: Any, proc: int) -> bool:
+    """All threads that are known of the process have ended."""
+    if k.T[proc, T_TID] != NULL and not k.T[proc, T_EXITED]:
+        return False
+    for t in range(k.g[G_THREADS]):
+        if not k.T[t, T_EXITED] and k.T[t, T_TID] != NULL and process_of(k, t) == proc:
+            return False
+    return True
+
+
+@jit
 def only_container(k: Any, proc: int) -> int:
     """The process's container if it has exactly one, else -1."""
     found = -1

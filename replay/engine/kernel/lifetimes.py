@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from ._jit import jit
+from .calls import notice_gap
 from .conversions import settle_returned
-from .dma import leaked
-from .identity import descriptor_gone, process_of
+from .dma import forget_range, leaked, none_left
+from .identity import descriptor_gone, has_ended, process_of
 from .in_hand import END_LOSS, end_in_hand, enters_guest
 from .layout import *
 from .missing import end_missing
-from .planes import forget_planes, sane, tally
+from .planes import apply_map, forget_planes, sane, tally
 from .relations import unrelate
 from .searches import live_anywhere
-from .watches import end_candidates, forget_watches
+from .watches import end_candidates, forget_watches, unmapped
 
 
 @jit
@@ -72,6 +73,50 @@ def in_the_hole(k: Any, b: Any, i: int, thread: int, ev: int) -> None:
 
 
 @jit
+def unmapped_in(k: Any, b: Any, i: int, space: int, p0: int, p1: int) -> bool:
+    """An unmap in no call, of what is translated in this container; False if nothing is."""
+    some, _ = apply_map(k, space, p0, p1, X_NONE, 0)
+    if not some & M_I:
+        return False
+    proc = k.S[space, S_PROC]
+    notice_gap(k, proc, b[B_TS, i])
+    some, _ = apply_map(k, space, p0, p1, X_UNMAP_EVENT, 0)
+    if some & M_WATCHED:
+        unmapped(k, k.T[proc, P_LAST_GAP], space, p0, p1, b[B_TS, i], b[B_SEQ, i])
+    return True
+
+
+@jit
+def unmapped_by_nobody(k: Any, b: Any, i: int, p0: int, p1: int) -> None:
+    """An unmap by a thread of no process that has a container.
+
+    The last thread of a process closes its files, and that may be one that the kernel made without
+    telling (vhost_task_create()).  So it is of a process whose known threads have all ended; which
+    of several, nobody can say.
+    """
+    found, several = -1, False
+    for s in range(k.g[G_SPACES]):
+        proc = k.S[s, S_PROC]
+        if k.S[s, S_KIND] != SPACE_CONTAINER or proc < 0 or not has_ended(k, proc):
+            continue
+        some, _ = apply_map(k, s, p0, p1, X_NONE, 0)
+        if some & M_I:
+            several = several or (found >= 0 and k.S[found, S_PROC] != proc)
+            found = s
+    if found < 0:
+        return
+    owner = k.S[found, S_PROC]
+    for s in range(k.g[G_SPACES]):
+        proc = k.S[s, S_PROC]
+        if k.S[s, S_KIND] != SPACE_CONTAINER or proc < 0 or not has_ended(k, proc):
+            continue
+        if several:
+            forget_range(k, proc, s, p0, p1)
+        elif proc == owner and unmapped_in(k, b, i, s, p0, p1):
+            k.T[proc, P_LAST_UNMAP] = b[B_TS, i]
+
+
+@jit
 def judge_exit(k: Any, proc: int, ts: int) -> None:
     """TK109: the process ended, and its teardown has had the grace to unmap what it had mapped."""
     p = k.T[proc]
@@ -84,7 +129,7 @@ def judge_exit(k: Any, proc: int, ts: int) -> None:
         if not k.g[C_HAS_UNMAP] or not k.g[C_HAS_MAP]:
             tally(k, J_109, Y_NO_UNMAP)
         elif not live_anywhere(k, s, M_I):
-            tally(k, J_109, Y_DECIDED)
+            none_left(k, s)
         elif ts - max(p[P_EXIT], p[P_LAST_UNMAP]) <= k.g[C_GRACE]:
             tally(k, J_109, Y_END)
         else:
@@ -94,9 +139,8 @@ def judge_exit(k: Any, proc: int, ts: int) -> None:
 @jit
 def process_exited(k: Any, proc: int, ts: int) -> None:
     """The process ended, unless a thread of it is known to live (then a forked child did)."""
-    for other in range(k.g[G_THREADS]):
-        if not k.T[other, T_EXITED] and k.T[other, T_TID] != NULL and process_of(k, other) == proc:
-            return
+    if not has_ended(k, proc):
+        return
     k.T[proc, P_EXIT] = ts
     k.T[proc, P_LAST_UNMAP] = ts
     for s in range(k.g[G_SPACES]):

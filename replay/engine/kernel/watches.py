@@ -246,6 +246,40 @@ def split_candidate(k: Any, row: int, a: int, b: int) -> None:
 
 
 @jit
+def make_way(k: Any, kind: int, space: int, a: int, b: int) -> None:
+    """Before pages of [a, b) are watched: no older candidate spans any that are not its own."""
+    bit = bit_of(kind)
+    i = 0
+    while i < k.g[G_ACTIVE]:
+        row = k.W[i, ACTIVE]
+        w = k.W[row]
+        lo, hi = max(a, w[W_P0]), min(b, w[W_P1])
+        if (
+            w[W_STATE] == W_CANDIDATE
+            and w[W_KIND] == kind
+            and w[W_SPACE] == space
+            and lo < hi
+            and not k.g[G_FULL]
+        ):
+            p = next_without(k, space, lo, hi, bit, bit)
+            q = next_with(k, space, p, hi, bit, bit)
+            if p < hi and (w[W_P0] < p or q < w[W_P1]):
+                split_candidate(k, row, p, q)
+                continue
+        i += 1
+
+
+@jit
+def unwatched(k: Any, kind: int, space: int, p: int, b: int) -> tuple[int, int]:
+    """The first stretch of [p, b) that no open row watches; (b, b) if there is none."""
+    if not k.g[G_ACTIVE]:
+        return p, b
+    bit = bit_of(kind)
+    p = next_without(k, space, p, b, bit, bit)
+    return p, next_with(k, space, p, b, bit, bit)
+
+
+@jit
 def in_flight(k: Any, by: int, proc: int, kind: int, p: int, q: int) -> tuple[bool, int]:
     """Is a call under way that may have put page ``p`` right by now, but for those of ``by``?
 

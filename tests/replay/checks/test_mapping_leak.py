@@ -47,6 +47,24 @@ def test_holds_when_the_teardown_follows_the_exit(tmp_path: Path) -> None:
     assert outcomes["TK109"].verdict is Verdict.HELD
 
 
+def test_holds_when_a_thread_that_nobody_saw_begin_closes_the_files(tmp_path: Path) -> None:
+    # the kernel makes threads of a process without telling: kvm-nx-lpage-recovery is one
+    unmapped = "45us other iommu-unmap 0x0+64K\n"
+    text = SETUP + "20us vmm exit-thread\n30us other exit\n{}50us other free-domain\n90ms end"
+    outcomes = judge(text.format(unmapped), tmp_path)
+    assert alarms(outcomes) == {}
+    assert outcomes["TK109"].verdict is Verdict.HELD
+    half = judge(text.format(unmapped.replace("64K", "32K")), tmp_path)
+    assert alarms(half) == {"TK109": ["error certain 0x8000+32K"]}
+
+
+def test_not_checked_when_a_stranger_frees_what_a_living_process_mapped(tmp_path: Path) -> None:
+    text = "45us other iommu-unmap 0x0+64K\n50us other free-domain\n60us vmm exit\n90ms other log"
+    outcome = judge(SETUP + text, tmp_path)["TK109"]
+    assert (outcome.verdict, outcome.findings) == (Verdict.NOT_CHECKED, ())
+    assert outcome.judged.reasons == {"late_start": 2}  # when it is freed, and at the exit
+
+
 def test_holds_when_a_thread_of_several_ends(tmp_path: Path) -> None:
     outcomes = judge(SETUP + "20us vmm2 run\n30us vmm2 exit-thread\n50ms other log", tmp_path)
     assert said(outcomes["TK109"]) == []

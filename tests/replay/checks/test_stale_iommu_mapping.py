@@ -16,6 +16,23 @@ SETUP = """
 """
 
 
+def test_tells_a_page_once_that_two_conversions_make_private(tmp_path: Path) -> None:
+    outcomes = judge(
+        SETUP
+        + """
+        5us   vmm  map 0x100000+64K
+        8us   vmm  private 0x101000+4K
+        10us  vmm  private 0x100000+12K
+        12us  vmm  run
+        14us  vmm  iommu-unmap 0x100000+64K
+        """,
+        tmp_path,
+    )
+    (finding,) = outcomes["TK101"].findings
+    told = sorted((o.iova or 0, o.size or 0, o.until_ns) for o in finding.occurrences)
+    assert told == [(a, 4096, 14_000) for a in (0x100000, 0x101000, 0x102000)]
+
+
 def test_finds_the_half_that_was_not_unmapped(tmp_path: Path) -> None:
     outcomes = judge(
         SETUP
