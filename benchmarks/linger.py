@@ -1,4 +1,4 @@
-"""The socket engine through ``judge_lingering``, the function that ``replay`` calls.
+"""A trace's sockets through ``judge_lingering``: what ``replay`` adds for a trace of vsock.
 
 Usage: python -m benchmarks.linger [MILLIONS OF EVENTS]
 

@@ -11,6 +11,7 @@
     5ms   sock  vclose for=2s
     2s    sock  peer-reset read=4096
     3s    sock  signal              # for this thread; ``group`` for a process, ``ignored``
+    4s    sock  forks 2             # the process of ``sock2`` begins, as a copy of this one
 
 Options of ``vclose``: ``legacy`` no vsock_linger(), ``silent`` no packet, ``reset`` a reset in
 place of SHUTDOWN, ``twice`` two, ``flags=N``, ``peer-shut``, ``all-shut`` (nothing is sent),
@@ -246,6 +247,10 @@ def _dup(call: Words) -> Events:
     yield "dup.returned", {"ret": int(call.words[0])}
 
 
+def _forks(call: Words) -> Events:
+    yield "process.fork", {"id": 500 + int(call.words[0])}
+
+
 def _delivered(call: Words) -> Events:
     yield "signal.delivered", {"cmd": 15}
 
@@ -272,5 +277,6 @@ VSOCK_VERBS: dict[str, Verb] = {
     "delivered": _delivered,
     "credit": _credit,
     "dup": _dup,
+    "forks": _forks,
     "reset-device": _reset_device,
 }

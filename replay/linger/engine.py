@@ -10,7 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from replay.engine.kept import Kept, State
-from replay.linger.forgetting import Forgetting, new_sides, new_sockets, new_threads
+from replay.linger.closing import check_records
+from replay.linger.forgetting import (
+    NEW_DESCRIPTOR,
+    NEW_SIDE,
+    NEW_SOCKET,
+    NEW_THREAD,
+    Forgetting,
+)
 from replay.linger.kernel import layout as L
 from replay.linger.stream import LingerStream, load_kernel
 
@@ -119,7 +126,7 @@ class Engine:
         self, events: Mapping[str, int], recorded: set[str], take: Take, *, compiled: bool
     ) -> None:
         self._kernel: Any = load_kernel(compiled=compiled)
-        self.stream = LingerStream()
+        self.stream = LingerStream(self._kernel)
         self._take = take
         g = np.zeros(L.G_COLS, np.int64)
         g[L.G_LOST_UNTIL] = g[L.G_STRAY] = L.NULL
@@ -144,8 +151,7 @@ class Engine:
             S=np.zeros((0, L.S_COLS), np.int64),
             E=np.zeros((0, L.R_COLS), np.int64),
             O=np.zeros((0, L.O_COLS), np.int64),
-            F=np.zeros(0, np.int64),
-            P=np.zeros(0, np.int64),
+            F=np.zeros((0, L.F_COLS), np.int64),
             out=np.zeros((_OUT, L.R_COLS), np.int64),
         )
 
@@ -182,18 +188,17 @@ class Engine:
     def kept_state(self) -> State:
         """All that the engine knows so far, as copies; before :meth:`finish`."""
         k, stream = self._k, self.stream
-        threads, sides = len(stream.threads.names), len(stream.sides.names)
-        descriptors = len(stream.descriptors.names)
+        threads, sides = stream.threads.given, stream.sides.given
+        descriptors = stream.descriptors.given
         return {
             "g": k.g.copy(),
             "T": k.T[:threads].copy(),
             "Q": k.Q[:threads].copy(),
-            "K": k.K[: len(stream.sockets.names)].copy(),
+            "K": k.K[: stream.sockets.given].copy(),
             "S": k.S[:sides].copy(),
             "E": k.E[:sides].copy(),
             "O": k.O[: int(k.g[L.G_OBJS])].copy(),
             "F": k.F[:descriptors].copy(),
-            "P": k.P[:descriptors].copy(),
             "stream": stream.kept_state(),
         }
 
@@ -206,8 +211,8 @@ class Engine:
         """
         self.stream.restore(kept.part("stream"))
         stream, own = self.stream, self._k.g
-        threads, sockets = len(stream.threads.names), len(stream.sockets.names)
-        sides, descriptors = len(stream.sides.names), len(stream.descriptors.names)
+        threads, sockets = stream.threads.given, stream.sockets.given
+        sides, descriptors = stream.sides.given, stream.descriptors.given
         g = kept.array("g", L.G_COLS)
         g[_TOLD] = own[_TOLD]
         kept.check(0 <= g[L.G_OBJS] <= 1 << 32 and g[L.G_OUT] == 0, "g")
@@ -215,65 +220,62 @@ class Engine:
         T, Q = kept.array("T", threads, L.T_COLS), kept.array("Q", threads, L.R_COLS)
         K = kept.array("K", sockets, L.K_COLS)
         S, E = kept.array("S", sides, L.S_COLS), kept.array("E", sides, L.R_COLS)
-        O, F = kept.array("O", objects, L.O_COLS), kept.array("F", descriptors)  # noqa: E741
-        P = kept.array("P", descriptors)
+        O = kept.array("O", objects, L.O_COLS)  # noqa: E741
+        F = kept.array("F", descriptors, L.F_COLS)
         for column, end in (
             (L.T_TRANS, sides), (L.T_CLOSED, sides), (L.T_LAST_A, sides),
             (L.T_LAST_B, sides), (L.T_PEND_SK, sockets),
         ):  # fmt: skip
             kept.indices("T", T[:, column], end, first=-1)
         kept.check((Q[:, L.R_SK] < sockets).all(), "Q")
+        check_records(kept, "Q", Q[T[:, L.T_OPEN] != 0])
+        check_records(kept, "E", E[S[:, L.S_CLOSED] != 0])
         kept.indices("K", K[:, L.K_SIDE], sides, first=-1)
         for column, end in ((L.S_SK, sockets), (L.S_OBJ, objects), (L.S_QTHREAD, threads)):
             kept.indices("S", S[:, column], end, first=-1)
         live = O[:, L.O_CREATED] != L.NULL
         kept.indices("O", O[live, L.O_SIDE], sides, first=-1)
         kept.check((T[:, L.T_IN_FD] < descriptors).all(), "T")
-        kept.indices("F", F, objects, first=-2)
-        kept.indices("P", P, descriptors, first=-1)
-        kept.indices("O", O[~live, L.O_SIDE], objects, first=-1)  # the next free one
-        kept.indices("g", g[[L.G_FREE_OBJS]], objects, first=-1)
-        self._k = self._k._replace(g=g, T=T, Q=Q, K=K, S=S, E=E, O=O, F=F, P=P)
+        kept.indices("F", F[:, L.F_OBJ], objects, first=-2)
+        kept.indices("F", F[:, L.F_PARENT], descriptors, first=-1)
+        kept.indices("F", F[:, L.F_LEFT], objects, first=-1)
+        kept.indices("O", O[live, L.O_OLDER], objects, first=-1)
+        named = np.concatenate([F[:, L.F_OBJ], F[:, L.F_LEFT], O[live, L.O_OLDER]])
+        times = np.bincount(named[named >= 0], minlength=objects)
+        kept.check((times == np.where(live, O[:, L.O_REFS], 0)).all(), "O")
+        # Each that is free is the next one of another, or the first.
+        free = np.append(O[~live, L.O_SIDE], g[L.G_FREE_OBJS])
+        kept.check(np.array_equal(np.sort(free), [-1, *np.flatnonzero(~live)]), "O")
+        self._k = self._k._replace(g=g, T=T, Q=Q, K=K, S=S, E=E, O=O, F=F)
 
     def _grow(self, rows: int) -> None:
-        """Make room for all that the coming rows can name, and note the names of what is new."""
+        """Make room for all that the coming rows can name, and begin what is new."""
         k, stream = self._k, self.stream
-        threads, sockets = len(stream.threads.names), len(stream.sockets.names)
-        sides, descriptors = len(stream.sides.names), len(stream.descriptors.names)
-        if threads > len(k.T):
-            size = max(2 * len(k.T), threads, 64)
-            k = k._replace(
-                T=_more(k.T, size, new_threads), Q=_more(k.Q, size, lambda n: _nulls(n, L.R_COLS))
-            )
-        if sockets > len(k.K):
-            k = k._replace(K=_more(k.K, max(2 * len(k.K), sockets, 64), new_sockets))
-        if sides > len(k.S):
-            size = max(2 * len(k.S), sides, 64)
-            k = k._replace(
-                S=_more(k.S, size, new_sides), E=_more(k.E, size, lambda n: _nulls(n, L.R_COLS))
-            )
-        objects = int(k.g[L.G_OBJS]) + rows
-        if objects > len(k.O):
-            k = k._replace(O=_more(k.O, max(2 * len(k.O), objects), lambda n: _nulls(n, L.O_COLS)))
-        if descriptors > len(k.F):
-            size = max(2 * len(k.F), descriptors, 64)
-            k = k._replace(F=_more(k.F, size, _unset), P=_more(k.P, size, _unset))
+        k = k._replace(
+            T=_longer(k.T, stream.threads.given),
+            Q=_longer(k.Q, stream.threads.given),
+            K=_longer(k.K, stream.sockets.given),
+            S=_longer(k.S, stream.sides.given),
+            E=_longer(k.E, stream.sides.given),
+            O=_longer(k.O, int(k.g[L.G_OBJS]) + rows),
+            F=_longer(k.F, stream.descriptors.given),
+        )
         self._k = k
-        stream.sockets.taken()
-        for number in stream.threads.taken():
-            k.T[number, L.T_TID] = stream.threads.names[number]
+        new = stream.taken()
+        (threads,) = new["threads"]
+        k.T[threads], k.Q[threads] = NEW_THREAD, L.NULL
+        k.T[threads, L.T_TID] = stream.threads.names[threads, 0]
         numbers, pids = stream.processes
         known = pids != L.NULL
         k.T[numbers[known], L.T_PID] = pids[known]
-        for number in stream.descriptors.taken():
-            k.P[number] = stream.inherited.pop(number)
-        fresh = stream.sides.taken()
-        if fresh:
-            ends = np.array([stream.ends.pop(n) for n in fresh], object)
-            cid, port, peer, loop = ends.T
-            k.S[fresh, L.S_LCID], k.S[fresh, L.S_LPORT] = cid, port
-            k.S[fresh, L.S_RCID], k.S[fresh, L.S_RPORT] = peer >> 32, peer & 0xFFFFFFFF
-            k.S[fresh, L.S_LOOP] = loop
+        k.K[new["sockets"][0]] = NEW_SOCKET
+        sides, *ends = new["sides"]
+        k.S[sides] = NEW_SIDE
+        for column, values in zip(_ENDS, ends, strict=True):
+            k.S[sides, column] = values
+        descriptors, parents = new["descriptors"]
+        k.F[descriptors] = NEW_DESCRIPTOR
+        k.F[descriptors, L.F_PARENT] = parents
 
     def _drain(self) -> None:
         n = int(self._k.g[L.G_OUT])
@@ -288,14 +290,13 @@ _TOLD = [
 ]  # fmt: skip
 
 
-def _nulls(rows: int, columns: int) -> Any:
-    return np.full((rows, columns), L.NULL, np.int64)
+_ENDS = (L.S_LCID, L.S_LPORT, L.S_RCID, L.S_RPORT, L.S_LOOP)
 
 
-def _unset(rows: int) -> Any:
-    return np.full(rows, -1, np.int64)
-
-
-def _more(array: Any, rows: int, new: Callable[[int], Any]) -> Any:
-    """A larger copy."""
-    return np.concatenate([array, new(rows - len(array))])
+def _longer(array: Any, rows: int) -> Any:
+    """The array, or a larger copy if it has fewer rows.  Of what is unused no memory is touched."""
+    if rows <= len(array):
+        return array
+    longer = np.zeros((max(2 * len(array), rows, 64), *array.shape[1:]), np.int64)
+    longer[: len(array)] = array
+    return longer

@@ -15,7 +15,7 @@ from replay.linger.kernel import layout as L
 from replay.linger.numbers import Numbers
 from replay.linger.stream import LingerStream
 
-__all__ = ("Forgetting", "new_sides", "new_sockets", "new_threads")
+__all__ = ("NEW_DESCRIPTOR", "NEW_SIDE", "NEW_SOCKET", "NEW_THREAD", "Forgetting")
 
 OVER_NS = 60_000_000_000
 """How long after its last event a thing may be forgotten."""
@@ -51,16 +51,15 @@ class Forgetting:
         old = sides.not_since(self._before)
         over = (S[old, L.S_CLOSED] == 1) | (S[old, L.S_EST] != 1) | (S[old, L.S_MAYBE] != L.NULL)
         gone = _most(sides, old[over & (S[old, L.S_QTHREAD] < 0)], S[:, L.S_QTHREAD] < 0)
-        for s in gone[S[gone, L.S_CLOSED] == 1].tolist():
-            self._kernel.tell(k, s)
-            if k.g[L.G_OUT] + 4 > len(k.out):
-                self._drain()
-        self._drain()
+        closed, at = gone[S[gone, L.S_CLOSED] == 1], 0
+        while at < len(closed):
+            at = self._kernel.tell(k, closed, at)
+            self._drain()
         k.K[np.isin(k.K[:, L.K_SIDE], gone), L.K_SIDE] = -1
-        k.O[np.isin(k.O[:, L.O_SIDE], gone) & (k.O[:, L.O_CREATED] != L.NULL), L.O_SIDE] = -1
+        O = k.O[: k.g[L.G_OBJS]]  # noqa: E741
+        O[np.isin(O[:, L.O_SIDE], gone) & (O[:, L.O_CREATED] != L.NULL), L.O_SIDE] = -1
         for column in (L.T_TRANS, L.T_CLOSED, L.T_LAST_A, L.T_LAST_B):
             k.T[np.isin(k.T[:, column], gone), column] = -1
-        k.S[gone] = new_sides(len(gone))
         sides.forget(gone)
 
     def _sockets(self) -> None:
@@ -72,22 +71,20 @@ class Forgetting:
         if (k.K[gone, L.K_BYTES] != 0).any():
             k.g[L.G_BYTES_FORGOTTEN] = 1
         k.T[np.isin(k.T[:, L.T_PEND_SK], gone), L.T_PEND_SK] = -1
-        k.K[gone] = new_sockets(len(gone))
         sockets.forget(gone)
 
     def _descriptors(self) -> None:
         """Descriptors that name nothing, and those of processes that are no more."""
         k, stream = self._k, self._stream
         old = stream.descriptors.not_since(self._before)
-        names = [stream.descriptors.names[n] or 0 for n in old.tolist()]
-        threads = [stream.threads.of.get(name >> 31, -1) for name in names]
-        alive = np.array([t >= 0 and k.T[t, L.T_EXIT] == L.NULL for t in threads], bool)
-        unnamed = (k.F[old] < 0) & (k.P[old] < 0)
-        gone = _most(stream.descriptors, old[~alive | unnamed], np.ones(len(k.F), bool))
-        for number in gone[k.F[gone] >= 0].tolist():
+        threads = stream.threads.known(stream.descriptors.names[old, 0] >> 31)
+        alive = (threads >= 0) & (k.T[threads, L.T_EXIT] == L.NULL)
+        F = k.F
+        unnamed = (F[old, L.F_OBJ] < 0) & (F[old, L.F_PARENT] < 0)
+        gone = _most(stream.descriptors, old[~alive | unnamed], np.ones(len(F), bool))
+        for number in gone[(F[gone, L.F_OBJ] >= 0) | (F[gone, L.F_LEFT] >= 0)].tolist():
             self._kernel.let_go(k, number)
-        k.F[gone] = k.P[gone] = -1
-        k.P[np.isin(k.P, gone)] = -1
+        F[np.isin(F[:, L.F_PARENT], gone), L.F_PARENT] = -1
         k.T[np.isin(k.T[:, L.T_IN_FD], gone), L.T_IN_FD] = -1
         stream.descriptors.forget(gone)
 
@@ -101,9 +98,8 @@ class Forgetting:
         gone = _most(stream.threads, old[quiet], T[:, L.T_OPEN] == 0)
         if ((T[gone, L.T_SIGNAL] != L.NULL) & (T[gone, L.T_EXIT] == L.NULL)).any():
             k.g[L.G_SIGNALS_FORGOTTEN] = 1
-        for number in gone.tolist():
-            stream.parents.pop(stream.threads.names[number] or 0, None)
-        k.T[gone] = new_threads(len(gone))
+        for name in stream.threads.names[gone, 0].tolist():
+            stream.parents.pop(name, None)
         stream.threads.forget(gone)
 
 
@@ -117,31 +113,27 @@ def _most(kind: Numbers, gone: Any, may: Any) -> Any:
     return np.concatenate([gone, others[: left - MOST // 2]])
 
 
-def new_threads(rows: int) -> Any:
-    """Threads of which nothing is known."""
-    made = np.zeros((rows, L.T_COLS), np.int64)
-    for c in (L.T_PEND_SK, L.T_CLOSED, L.T_TRANS, L.T_IN_FD, L.T_LAST_A, L.T_LAST_B):
-        made[:, c] = -1
-    for c in (L.T_EXIT, L.T_SIGNAL, L.T_BORN, L.T_PID, L.T_CREDIT_TS, L.T_CREDIT_GOT):
-        made[:, c] = L.NULL
-    return made
+def _new(columns: int, unnamed: tuple[int, ...], unknown: tuple[int, ...]) -> Any:
+    """A row: -1 where it names nothing, NULL where nothing is known, else 0."""
+    row = np.zeros(columns, np.int64)
+    row[[*unnamed]], row[[*unknown]] = -1, L.NULL
+    return row
 
 
-def new_sockets(rows: int) -> Any:
-    """Kernel sockets that no connection is known of."""
-    made = np.zeros((rows, L.K_COLS), np.int64)
-    made[:, L.K_SIDE] = -1
-    return made
-
-
-def new_sides(rows: int) -> Any:
-    """Sides of connections whose beginning nobody saw."""
-    made = np.zeros((rows, L.S_COLS), np.int64)
-    for c in (
-        L.S_LPORT, L.S_START, L.S_START_SEQ, L.S_TYPE, L.S_EST, L.S_RW_TS, L.S_RW_SEQ, L.S_PSHUT_TS,
-        L.S_DONE, L.S_MAYBE, L.S_PBUF, L.S_PFWD, L.S_RECV_TS, L.S_SENT_TS,
-    ):  # fmt: skip
-        made[:, c] = L.NULL
-    for c in (L.S_SK, L.S_OBJ, L.S_QTHREAD):
-        made[:, c] = -1
-    return made
+NEW_THREAD = _new(
+    L.T_COLS,
+    (L.T_PEND_SK, L.T_CLOSED, L.T_TRANS, L.T_IN_FD, L.T_LAST_A, L.T_LAST_B),
+    (L.T_EXIT, L.T_SIGNAL, L.T_BORN, L.T_PID, L.T_CREDIT_TS, L.T_CREDIT_GOT, L.T_FORKED),
+)
+"""A thread of which nothing is known."""
+NEW_DESCRIPTOR = _new(L.F_COLS, (L.F_OBJ, L.F_PARENT, L.F_LEFT), (L.F_SINCE,))
+"""A descriptor of which nothing is known."""
+NEW_SOCKET = _new(L.K_COLS, (L.K_SIDE,), ())
+"""A kernel socket that no connection is known of."""
+NEW_SIDE = _new(
+    L.S_COLS,
+    (L.S_SK, L.S_OBJ, L.S_QTHREAD),
+    (L.S_LPORT, L.S_START, L.S_START_SEQ, L.S_TYPE, L.S_EST, L.S_RW_TS, L.S_RW_SEQ, L.S_PSHUT_TS,
+     L.S_DONE, L.S_MAYBE, L.S_PBUF, L.S_PFWD, L.S_RECV_TS, L.S_SENT_TS),
+)  # fmt: skip
+"""A side of a connection whose beginning nobody saw."""

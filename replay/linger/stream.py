@@ -88,9 +88,16 @@ _PLAIN = (
     (L.B_OFFSET, "offset"),
     (L.B_UNTIL, "until_ns"),
 )
+_NOBODY = -1
+"""A thread or process that an event does not name; no thread has this number."""
 LOCAL_CID = 1
 ANY_CID = 0xFFFFFFFF
 _KINDS = ("threads", "sockets", "sides", "descriptors")
+_NEW = {"threads": 1, "sockets": 1, "sides": 6, "descriptors": 2}
+"""Columns of what is new: its number; of a side also its CID and port, the peer's, and whether it
+is of loopback; of a descriptor the parent's that it is a copy of, or -1."""
+_PARENTS = 1 << 20
+"""Of more children than about so many the parents are not noted."""
 _KEPT = 1 << 16
 """Things of one kind that are held before those that are over are forgotten."""
 
@@ -125,17 +132,15 @@ def load_kernel(*, compiled: bool) -> ModuleType:
 class LingerStream:
     """Turns record batches into the kernel's rows; remembers what the numbers stand for.
 
-    ``processes``: numbers of the last batch's threads, and their processes.  ``ends``: of the sides
-    that were given a number, by number, (own CID, own port, the peer's address, of loopback).
+    ``processes``: numbers of the last batch's threads, and their processes.
     """
 
-    def __init__(self) -> None:
-        self.threads, self.sockets = Numbers(_KEPT), Numbers(_KEPT)
-        self.sides, self.descriptors = Numbers(_KEPT), Numbers(_KEPT)
+    def __init__(self, kernel: Any) -> None:
+        self.threads, self.sockets = Numbers(_KEPT, kernel), Numbers(_KEPT, kernel)
+        self.sides, self.descriptors = Numbers(_KEPT, kernel), Numbers(_KEPT, kernel)
         self.parents: dict[int, int] = {}
-        self.inherited: dict[int, int] = {}
-        self.ends: dict[int, tuple[int, int, int, bool]] = {}
         self.processes: tuple[Any, Any] = (np.empty(0, np.int64), np.empty(0, np.int64))
+        self._new = _nothing_new()
         self.rows = 0
         self.last_ts = 0
         self._buffer = np.empty(0, np.int64)
@@ -152,7 +157,7 @@ class LingerStream:
         self.last_ts = int(_values(record_batch.column("ts_ns"))[-1])
         event = record_batch.column("event")
         words = event.dictionary.to_pylist()
-        lut = np.array([_CODES.get(w, 0) for w in words] or [0], np.int64)
+        lut = np.array([_CODES.get(w, 0) for w in words] or [0], np.int8)
         code = lut[np.asarray(event.indices)]
         concerned = np.count_nonzero(code)
         if 2 * concerned < n:
@@ -174,10 +179,17 @@ class LingerStream:
         self._addresses(out, code, get)
         return out
 
+    def taken(self) -> dict[str, Any]:
+        """What was given a number since the last time, by :data:`_NEW`: (columns, things)."""
+        new, self._new = self._new, _nothing_new()
+        return {
+            kind: np.concatenate(found, axis=1) if found else np.empty((columns, 0), np.int64)
+            for (kind, columns), found in zip(_NEW.items(), new.values(), strict=True)
+        }
+
     def kept_state(self) -> State:
         """What the numbers stand for, once the engine took notice of all."""
-        assert not self.inherited
-        assert not self.ends
+        assert not any(self._new.values())
         return {
             **{name: getattr(self, name).kept_state() for name in _KINDS},
             "parents": np.array(list(self.parents.items()), np.int64).reshape(-1, 2),
@@ -201,114 +213,116 @@ class LingerStream:
             self._buffer = np.empty(L.B_COLS * n, np.int64)
         return self._buffer[: L.B_COLS * n].reshape(L.B_COLS, n)
 
+    def _number(self, kind: str, names: Any) -> Any:
+        """The numbers of different things."""
+        numbers: Numbers = getattr(self, kind)
+        found, new = numbers.numbers(names, self.last_ts)
+        if len(new):
+            self._new[kind].append(found[np.newaxis, new])
+        return found
+
     def _processes(self, out: Any, code: Any, get: Mapping[str, pa.Array]) -> None:
         """Descriptors, by whose they are; threads that events name."""
-        tid, pid = out[L.B_THREAD], np.empty(len(code), np.int64)
-        _fill(tid, get.get("tid"))
-        _fill(pid, get.get("pid"))
-        known = pid != L.NULL
-        table = np.where(known, pid, tid)
-        names, place = distinct(tid)
-        numbers = self.threads.numbers(names.tolist(), self.last_ts)
-        of = np.full(len(names), L.NULL, np.int64)
-        of[place[known]] = pid[known]
-        self.processes = numbers, of
-        of_threads = (code == L.EV_FORK) | (code == L.EV_SIGNAL)
-        if of_threads.any():
-            named, where = distinct(out[L.B_ID][of_threads])
-            out[L.B_FD2][of_threads] = self.threads.numbers(named.tolist(), self.last_ts)[where]
-            for i in np.flatnonzero(code == L.EV_FORK).tolist():
-                if len(self.parents) < 1 << 20:
-                    self.parents[int(out[L.B_ID, i])] = int(table[i])
-        out[L.B_THREAD] = numbers[place]
-        fd = out[L.B_FD]
-        self._descriptors(fd, table, fd != L.NULL)
-        returns = (code == L.EV_SOCKET_RET) | (code == L.EV_ACCEPT_RET) | (code == L.EV_DUP_RET)
-        returns &= out[L.B_RET] >= 0
-        if returns.any():
-            out[L.B_FD2][returns] = out[L.B_RET][returns]
-            self._descriptors(out[L.B_FD2], table, returns)
-
-    def _descriptors(self, fd: Any, table: Any, mine: Any) -> None:
-        """Replace descriptors by numbers, in place; -1 where there is none."""
-        rows = np.flatnonzero(mine & (fd >= 0) & (fd < 1 << 31))
-        keys = (table[rows] << 31) | fd[rows]
-        fd[mine] = -1
-        unique, place = distinct(keys)
-        numbers = self.descriptors.numbers(unique.tolist(), self.last_ts)
+        tid, both = out[L.B_THREAD], out[L.B_FD2]
+        _fill(tid, get.get("tid"), _NOBODY)
+        _fill(both, get.get("pid"), _NOBODY)
+        tid &= 0xFFFFFFFF
+        both <<= 32
+        both |= tid
+        named, place = distinct(both)
+        tid, pid = named.astype(np.int32).astype(np.int64), named >> 32
+        tid[tid == _NOBODY] = pid[pid == _NOBODY] = L.NULL
+        numbers = self._number("threads", tid)
+        self.processes = numbers, pid
+        np.take(numbers, place, out=out[L.B_THREAD], mode="clip")
+        owner = np.where(pid == L.NULL, tid, pid)
+        rows = np.flatnonzero((code == L.EV_FORK) | (code == L.EV_SIGNAL))
         if len(rows):
-            fd[rows] = numbers[place]
-        for number in self.descriptors.fresh:
-            if number not in self.inherited:
-                self.inherited[number] = self._inherited(number)
+            others, where = distinct(out[L.B_ID, rows])
+            out[L.B_FD2, rows] = self._number("threads", others)[where]
+            forks = rows[code[rows] == L.EV_FORK]
+            if len(self.parents) < _PARENTS:
+                children, parents = out[L.B_ID, forks], owner[place[forks]]
+                self.parents.update(zip(children.tolist(), parents.tolist(), strict=True))
+        rows = np.flatnonzero(out[L.B_FD] >= 0)
+        self._descriptors(out[L.B_FD], owner[place[rows]], rows)
+        returns = (code == L.EV_SOCKET_RET) | (code == L.EV_ACCEPT_RET) | (code == L.EV_DUP_RET)
+        rows = np.flatnonzero(returns)
+        rows = rows[out[L.B_RET, rows] >= 0]
+        out[L.B_FD2, rows] = out[L.B_RET, rows]
+        self._descriptors(out[L.B_FD2], owner[place[rows]], rows)
 
-    def _inherited(self, number: int) -> int:
-        """The parent's descriptor of the same number, or -1."""
-        key = self.descriptors.names[number]
-        parent = self.parents.get(key >> 31) if key is not None else None
-        if key is None or parent is None:
-            return -1
-        return self.descriptors.of.get(parent << 31 | key & 0x7FFFFFFF, -1)
+    def _descriptors(self, fd: Any, owner: Any, rows: Any) -> None:
+        """Replace rows' descriptors, none below 0, by numbers, in place; -1 where there is none."""
+        keys = fd[rows]
+        fd[rows] = -1
+        there = keys < 1 << 31
+        rows = rows[there]
+        if not len(rows):
+            return
+        unique, place = distinct(owner[there] << 31 | keys[there])
+        numbers, new = self.descriptors.numbers(unique, self.last_ts)
+        fd[rows] = numbers[place]
+        if len(new):
+            self._new["descriptors"].append(np.stack([numbers[new], self._inherited(unique[new])]))
+
+    def _inherited(self, names: Any) -> Any:
+        """The parents' descriptors of the same numbers, or -1."""
+        of = self.parents.get
+        parents = np.array([of(child, L.NULL) for child in (names >> 31).tolist()], np.int64)
+        same = self.descriptors.known((parents << 31) | (names & 0x7FFFFFFF))
+        return np.where(parents == L.NULL, -1, same)
 
     def _sockets(self, out: Any, code: Any, get: Mapping[str, pa.Array]) -> None:
-        sk = out[L.B_SK]
-        _fill(sk, get.get("object"))
-        sk[code == L.EV_TAKE] = L.NULL
-        names, place = distinct(sk)
-        told = names != L.NULL
-        numbers = np.full(len(names), -1, np.int64)
-        if told.any():
-            numbers[told] = self.sockets.numbers(names[told].tolist(), self.last_ts)
-        sk[:] = numbers[place]
+        out[L.B_SK] = -1
+        objects = get.get("object")
+        if objects is None or objects.null_count == len(objects):
+            return
+        rows = np.flatnonzero(_valid(objects) & (code != L.EV_TAKE))
+        names, place = distinct(_values(objects)[rows])
+        out[L.B_SK, rows] = self._number("sockets", names)[place]
 
     def _addresses(self, out: Any, code: Any, get: Mapping[str, pa.Array]) -> None:
         """Number the sides: of a packet sent the sender's, of one received the receiver's too."""
-        a, b = out[L.B_A], out[L.B_B]
-        _fill(a, get.get("local"))
-        _fill(b, get.get("peer"))
-        rows = np.flatnonzero((a != L.NULL) & (b != L.NULL))
-        received = code == L.EV_RECV
+        out[L.B_A] = out[L.B_B] = -1
+        a, b = get.get("local"), get.get("peer")
+        told = _valid(a) & _valid(b) if a is not None and b is not None else np.False_
         # Rows that the kernel would look up in no table.
-        bad = received | (code == L.EV_ALLOC)
-        bad[rows] = False
-        out[L.B_EV][bad] = 0
-        if not len(rows):
-            a[:] = b[:] = -1
+        out[L.B_EV][((code == L.EV_RECV) | (code == L.EV_ALLOC)) & ~told] = 0
+        rows = np.flatnonzero(told)
+        if a is None or b is None or not len(rows):
             return
-        whole = len(rows) == len(code)
-        locals_, at_local = distinct(a if whole else a[rows])
-        peers, at_peer = distinct(b if whole else b[rows])
-        pairs, place = distinct(at_local.astype(np.int64) * len(peers) + at_peer)
-        local, peer = locals_[pairs // len(peers)], peers[pairs % len(peers)]
+        locals_, at_local = distinct(_values(a)[rows])
+        peers, at_peer = distinct(_values(b)[rows])
+        # Of each pair of addresses: that a packet was received, or sent.
+        pairs = (at_local.astype(np.int64) * len(peers) + at_peer) * 2 + (code[rows] == L.EV_RECV)
+        pairs, place = distinct(pairs)
+        local, peer = locals_[pairs // 2 // len(peers)], peers[pairs // 2 % len(peers)]
+        come = pairs % 2 == 1
         lcid, rcid = local >> 32 & ANY_CID, peer >> 32 & ANY_CID
         loop = (lcid == LOCAL_CID) | (rcid == LOCAL_CID) | (lcid == rcid)
-        come = received if whole else received[rows]
-        is_sent, is_come = np.zeros(len(pairs), bool), np.zeros(len(pairs), bool)
-        is_sent[place[~come]] = True
-        is_come[place[come]] = True
-        own = self._sides(local, peer, loop, is_sent | (is_come & loop))
-        others = self._sides(peer, local, loop, is_come)
-        a[:] = b[:] = -1
-        a[rows] = np.where(come & ~loop[place], -1, own[place])
-        b[rows] = np.where(come, others[place], -1)
+        out[L.B_A, rows] = self._sides(local, peer, loop, ~come | loop)[place]
+        out[L.B_B, rows] = self._sides(peer, local, loop, come)[place]
 
     def _sides(self, own: Any, other: Any, loop: Any, wanted: Any) -> Any:
         """A socket of this machine is named by its port and the peer's address."""
         found = np.full(len(own), -1, np.int64)
-        chosen = np.flatnonzero(wanted)
-        if not len(chosen):
-            return found
-        port, peer = (own[chosen] & ANY_CID).tolist(), other[chosen].view(np.uint64).tolist()
-        names = [mine << 64 | its for mine, its in zip(port, peer, strict=True)]
-        found[chosen] = self.sides.numbers(names, self.last_ts)
-        if len(self.ends) < len(self.sides.fresh):
-            cid, loops = (own[chosen] >> 32 & ANY_CID).tolist(), loop[chosen].tolist()
-            numbers = found[chosen].tolist()
-            fresh = set(self.sides.fresh)
-            for number, *end in zip(numbers, cid, port, peer, loops, strict=True):
-                if number in fresh:
-                    self.ends.setdefault(number, (end[0], end[1], end[2], end[3]))
+        own, other, loop = own[wanted], other[wanted], loop[wanted]
+        numbers, new = self.sides.numbers(other, self.last_ts, own & ANY_CID)
+        found[wanted] = numbers
+        if len(new):
+            numbers, own, other, loop = numbers[new], own[new], other[new], loop[new]
+            self._new["sides"].append(
+                np.stack(
+                    [numbers, own >> 32 & ANY_CID, own & ANY_CID, other >> 32 & ANY_CID,
+                     other & ANY_CID, loop]
+                )
+            )  # fmt: skip
         return found
+
+
+def _nothing_new() -> dict[str, list[Any]]:
+    return {kind: [] for kind in _NEW}
 
 
 def _values(array: pa.Array) -> Any:
@@ -318,17 +332,21 @@ def _values(array: pa.Array) -> Any:
     return values.view(np.int64) if dtype == np.uint64 else values
 
 
-def _fill(row: Any, array: pa.Array | None) -> None:
-    """Write an Arrow integer array's values, nulls as NULL."""
+def _valid(array: pa.Array) -> Any:
+    """Which of an Arrow array's values there are."""
+    if not array.null_count:
+        return np.ones(len(array), bool)
+    bitmap = np.frombuffer(array.buffers()[0], np.uint8)
+    first, skipped = divmod(array.offset, 8)
+    bits = np.unpackbits(bitmap[first : (array.offset + len(array) + 7) // 8], bitorder="little")
+    return bits[skipped : skipped + len(array)].view(bool)
+
+
+def _fill(row: Any, array: pa.Array | None, null: int = L.NULL) -> None:
+    """Write an Arrow integer array's values, and ``null`` for nulls."""
     if array is None or array.null_count == len(array):
-        row[:] = L.NULL
-    elif not array.null_count:
-        row[:] = _values(array)
-    else:
-        row[:] = L.NULL
-        bitmap = np.frombuffer(array.buffers()[0], np.uint8)
-        first, skipped = divmod(array.offset, 8)
-        last = (array.offset + len(array) + 7) // 8
-        bits = np.unpackbits(bitmap[first:last], bitorder="little")
-        valid = bits[skipped : skipped + len(array)].view(bool)
-        np.copyto(row, _values(array), where=valid)
+        row[:] = null
+        return
+    row[:] = _values(array)
+    if array.null_count:
+        np.putmask(row, ~_valid(array), null)

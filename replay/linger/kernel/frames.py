@@ -6,10 +6,12 @@ from typing import Any
 
 from . import layout as L
 from ._jit import entry, jit
+from .descriptors import closed, dropped, let_go, looked_up, made, names
 from .facts import begin, bind, emit, end_life, facts, finish_bracket
+from .numbering import look_up, place
 from .packets import allocated, bytes_sent, done, received
 
-__all__ = ("finish", "let_go", "run", "tell")
+__all__ = ("finish", "let_go", "look_up", "place", "run", "tell")
 
 CLOEXEC_TYPE = 0xF
 """The type of socket()'s second argument without its flags."""
@@ -51,38 +53,13 @@ def finish(k: Any, at: int) -> int:
 
 
 @entry
-def tell(k: Any, s: int) -> None:
-    """Tell the close of one side now."""
-    end_life(k, s, k.g[L.G_LAST_TS])
-
-
-@entry
-def let_go(k: Any, at: int) -> None:
-    """A descriptor's process is gone."""
-    dropped(k, at)
-
-
-@jit
-def names(k: Any, t: int) -> int:
-    """The socket that the thread's system call is made on, or -1."""
-    at = k.T[t, L.T_IN_FD]
-    return looked_up(k, t, at) if at >= 0 and k.T[t, L.T_IN] else -1
-
-
-@jit
-def looked_up(k: Any, t: int, at: int) -> int:
-    """What a descriptor stands for: the thread's own, or what it had from its parent."""
-    if at < 0:
-        return -1
-    if k.F[at] >= 0:
-        return int(k.F[at])
-    parent = k.P[at]
-    born = k.T[t, L.T_BORN]
-    if k.F[at] == -1 and parent >= 0 and k.F[parent] >= 0 and born != L.NULL:
-        o = k.F[parent]
-        if k.O[o, L.O_CREATED] < born:
-            return int(o)
-    return -1
+def tell(k: Any, sides: Any, at: int) -> int:
+    """Tell the closes of sides now, from ``at`` on; returns how far, before ``out`` was full."""
+    for i in range(at, sides.shape[0]):
+        if k.g[L.G_OUT] + 4 > k.out.shape[0]:
+            return i
+        end_life(k, sides[i], k.g[L.G_LAST_TS])
+    return int(sides.shape[0])
 
 
 @jit
@@ -102,41 +79,6 @@ def in_call(k: Any, t: int, event: int) -> bool:
 
 
 @jit
-def made(k: Any, at: int, kind: int, ts: int) -> None:
-    """A descriptor names a new socket, without SO_LINGER."""
-    g, O = k.g, k.O  # noqa: E741
-    if g[L.G_FREE_OBJS] >= 0:
-        o = g[L.G_FREE_OBJS]
-        g[L.G_FREE_OBJS] = O[o, L.O_SIDE]
-    else:
-        o = g[L.G_OBJS]
-        g[L.G_OBJS] += 1
-    O[o, L.O_CREATED], O[o, L.O_TYPE], O[o, L.O_ON], O[o, L.O_SECS] = ts, kind, 0, 0
-    O[o, L.O_OPT_TS] = O[o, L.O_OPT_SEQ] = L.NULL
-    O[o, L.O_REFS], O[o, L.O_SIDE], O[o, L.O_STRAY] = 1, -1, 0
-    dropped(k, at)
-    k.F[at] = o
-
-
-@jit
-def dropped(k: Any, at: int) -> None:
-    """A descriptor names its socket no more."""
-    g, O = k.g, k.O  # noqa: E741
-    o = k.F[at]
-    k.F[at] = -2
-    if o < 0:
-        return
-    O[o, L.O_REFS] -= 1
-    if O[o, L.O_REFS] <= 0:
-        s = O[o, L.O_SIDE]
-        if s >= 0 and k.S[s, L.S_OBJ] == o:
-            k.S[s, L.S_OBJ] = -1
-        O[o, L.O_CREATED] = L.NULL
-        O[o, L.O_SIDE] = g[L.G_FREE_OBJS]
-        g[L.G_FREE_OBJS] = o
-
-
-@jit
 def option(k: Any, t: int, at: int, on: int, seconds: int, ts: int, seq: int) -> None:
     """SO_LINGER is set; ``on`` NULL: nobody says to what."""
     g, T, O = k.g, k.T, k.O  # noqa: E741
@@ -146,7 +88,7 @@ def option(k: Any, t: int, at: int, on: int, seconds: int, ts: int, seq: int) ->
             g[L.G_STRAY] = ts
             return
         made(k, at, 0, ts)
-        o = k.F[at]
+        o = k.F[at, L.F_OBJ]
         O[o, L.O_STRAY] = 1
         g[L.G_STRAY] = ts
     if T[t, L.T_OLD_ON] == -2:
@@ -168,7 +110,7 @@ def step(k: Any, b: Any, i: int) -> None:
     if e >= L.EV_ALLOC and e != L.EV_RECV and e != L.EV_SENT:
         T[t, L.T_PEND_SK] = -1
     if e == L.EV_ALLOC:
-        allocated(k, t, b, i)
+        allocated(k, t, names(k, t), b, i)
     elif e == L.EV_RECV:
         received(k, t, b, i)
     elif e == L.EV_SENT:
@@ -180,6 +122,7 @@ def step(k: Any, b: Any, i: int) -> None:
     elif e >= L.EV_RELEASE:
         probed(k, t, b, i)
     elif e == L.EV_FORK:
+        T[t, L.T_FORKED] = ts
         born(k, b[L.B_FD2, i], ts)
     elif e == L.EV_EXIT:
         T[t, L.T_EXIT] = ts
@@ -251,7 +194,7 @@ def called(k: Any, t: int, b: Any, i: int) -> None:
             if T[t, L.T_IN_FD] != to:
                 dropped(k, to)
                 if o >= 0:
-                    k.F[to] = o
+                    k.F[to, L.F_OBJ], k.F[to, L.F_SINCE] = o, ts
                     k.O[o, L.O_REFS] += 1
         T[t, L.T_IN] = 0
     elif e == L.EV_CONNECT_RET or e == L.EV_SEND_RET:
@@ -299,7 +242,7 @@ def called(k: Any, t: int, b: Any, i: int) -> None:
             finish_bracket(k, t, side_of(k, t), ts, seq)
         T[t, L.T_OPEN] = 0
         if T[t, L.T_IN] == L.EV_CLOSE and T[t, L.T_IN_FD] >= 0:
-            dropped(k, T[t, L.T_IN_FD])
+            closed(k, t, T[t, L.T_IN_FD], ts)
         T[t, L.T_IN] = 0
 
 

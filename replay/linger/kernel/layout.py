@@ -123,8 +123,9 @@ REQUEST, RESPONSE, RST, SHUT, RW = range(1, 6)
     T_EPROBE,
     T_EPROBE_ON,
     T_EPROBE_SECS,
+    T_FORKED,
     T_COLS,
-) = range(33)
+) = range(34)
 
 # K_: columns of a kernel socket (struct sock).
 (
@@ -134,7 +135,18 @@ REQUEST, RESPONSE, RST, SHUT, RW = range(1, 6)
     K_COLS,
 ) = range(4)
 
-# O_: columns of a socket as descriptors name it.
+# F_: columns of a descriptor: its socket (-1: not known, -2: none) and since when, whose copy
+# it is, and the last socket that it named at a fork and that its process has closed since.
+(
+    F_OBJ,
+    F_SINCE,
+    F_PARENT,
+    F_LEFT,
+    F_COLS,
+) = range(5)
+
+# O_: columns of a socket as descriptors name it; of one that children may have and its maker has
+# closed, since when and until when a descriptor named it, and what that one had named before.
 (
     O_CREATED,
     O_TYPE,
@@ -145,8 +157,11 @@ REQUEST, RESPONSE, RST, SHUT, RW = range(1, 6)
     O_REFS,
     O_SIDE,
     O_STRAY,
+    O_SINCE,
+    O_GONE,
+    O_OLDER,
     O_COLS,
-) = range(10)
+) = range(13)
 
 # S_: columns of a side of a connection.
 (
@@ -276,13 +291,14 @@ REQUEST, RESPONSE, RST, SHUT, RW = range(1, 6)
     G_BYTES_FORGOTTEN,
     G_SIGNALS_FORGOTTEN,
     G_EPROBE_WRONG,
+    G_LEFT,
     G_COLS,
-) = range(19)
+) = range(20)
 
 
 class Tables(NamedTuple):
     """The engine's state: single values, threads, open records, kernel sockets, sides of
-    connections, their closes, sockets, descriptors and whose copies they are, and what is told.
+    connections, their closes, sockets, descriptors, and what is told.
     """
 
     g: Any
@@ -293,5 +309,4 @@ class Tables(NamedTuple):
     E: Any
     O: Any  # noqa: E741
     F: Any
-    P: Any
     out: Any

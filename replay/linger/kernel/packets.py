@@ -100,12 +100,11 @@ def broken(k: Any, kind: int, t: int, s: int, ts: int, seq: int, detail: int) ->
 
 
 @jit
-def allocated(k: Any, t: int, b: Any, i: int) -> None:
-    """A packet of one of our sockets is made."""
+def allocated(k: Any, t: int, called: int, b: Any, i: int) -> None:
+    """A packet of one of our sockets is made; ``called``: what the thread's call is made on."""
     g, T, S = k.g, k.T, k.S
     s, op, ts, seq = b[L.B_A, i], b[L.B_CMD, i], b[L.B_TS, i], b[L.B_SEQ, i]
     flags = b[L.B_FLAGS, i]
-    called = k.F[T[t, L.T_IN_FD]] if T[t, L.T_IN] and T[t, L.T_IN_FD] >= 0 else -1
     if op == L.REQUEST:
         new_life(k, s, ts, seq, b[L.B_ID, i])
         if T[t, L.T_IN] == L.EV_CONNECT and called >= 0:

@@ -120,6 +120,60 @@ def test_a_copied_descriptor_closes_nothing(tmp_path: Path) -> None:
     assert outcomes["TK302"].judged.decided == 1
 
 
+def test_a_child_closes_what_its_parent_made(tmp_path: Path) -> None:
+    """Both have the descriptor, and the child's close() is the last."""
+    text = """
+        0s   sock  accepted fd=5
+        1ms  sock  forks 2
+        2ms  sock  close 5
+        4ms  sock2 vclose fd=5 for=2s
+        9s   end
+    """
+    (finding,) = judge(text, tmp_path)["TK303"].findings
+    assert finding.cause == "SO_LINGER is off"
+    (finding,) = judge(text.replace("1ms ", "1ms sock linger 1 0 fd=5\n2ms "), tmp_path)[
+        "TK303"
+    ].findings
+    assert finding.cause == "its linger time is 0"
+
+
+def test_each_child_has_the_socket_of_its_own_time(tmp_path: Path) -> None:
+    """A server gives every connection to a child, under one number, and closes its own copy."""
+    text = """
+        0s    sock  accepted fd=5 sk=2 to=6001
+        1ms   sock  linger 1 0 fd=5
+        2ms   sock  forks 2
+        3ms   sock  close 5
+        4ms   sock  accepted fd=5 sk=3 to=6002
+        5ms   sock  forks 3
+        6ms   sock  close 5
+        7ms   sock  accepted fd=5 sk=4 to=6003
+        8ms   sock  linger 1 5 fd=5
+        9ms   sock3 send 100 fd=5 to=6002
+        10ms  sock3 sent 100 sk=3 to=6002
+        11ms  sock3 vclose fd=5 sk=3 to=6002 for=2s
+        3s    sock2 vclose fd=5 sk=2 to=6001 for=2s
+        9s    end
+    """
+    found = judge(text, tmp_path)["TK303"].findings
+    assert {(f.cause, f.occurrences[0].peer) for f in found} == {
+        ("SO_LINGER is off", (1, 6002)),
+        ("its linger time is 0", (1, 6001)),
+    }
+
+
+def test_a_child_has_no_socket_that_its_parent_made_later(tmp_path: Path) -> None:
+    text = """
+        0s   sock  forks 2
+        1ms  sock  accepted fd=5
+        4ms  sock2 vclose fd=5 for=2s
+        9s   end
+    """
+    outcome = judge(text, tmp_path)["TK303"]
+    assert outcome.findings == ()
+    assert outcome.judged.reasons == {"late_start": 1}
+
+
 def test_not_checked_where_nobody_says_what_so_linger_is(tmp_path: Path) -> None:
     text = CONNECTED + "3ms sock linger 1 5 eprobe\n4ms sock vclose for=2s\n9s end"
     outcome = judge(text, tmp_path)["TK303"]

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pytest
 from trace_language import trace_of
 
+from replay.engine.kept import Kept
 from replay.linger import forgetting, stream
 from replay.linger.engine import Engine, close_records
 from replay.linger.kernel import layout as L
 from replay.linger.stream import COLUMNS, concerns
+from tracekit.errors import TraceFormatError
 from tracekit.importers import import_files
 from tracekit.store import open_trace
 from tracekit.store.schema import batch_schema
@@ -174,3 +176,44 @@ def test_five_million_events_a_second_where_few_are_of_vsock() -> None:
     rate = rows * 200 / (time.perf_counter() - begun)
     print(f"{rate / 1e6:.1f} M events/s")
     assert rate > 5e6
+
+
+def test_what_children_may_have_is_bounded() -> None:
+    """A server forks for each connection and closes its own copy; no child closes any."""
+    lines = [
+        f"{10 * i}ms sock accepted fd=5 sk={i + 1} to={6000 + i}\n"
+        f"{10 * i + 1}ms sock forks {i + 2}\n{10 * i + 2}ms sock close 5\n"
+        for i in range(200)
+    ]
+    rows = trace_of("".join(lines))
+    events = events_of(rows)
+    engine = Engine(events, set(events), lambda *_: None, compiled=False)
+    engine.feed(batch_of(rows))
+    state = engine.kept_state()
+    live = state["O"][:, L.O_CREATED] != L.NULL
+    assert np.count_nonzero(live) == 64
+    assert len(live) <= 66
+    restored = Engine(events, set(events), lambda *_: None, compiled=False)
+    restored.restore(Kept(state, "engine"))
+    state["O"][np.flatnonzero(live)[0], L.O_REFS] += 1
+    with pytest.raises(TraceFormatError, match="O is missing or malformed"):
+        restored.restore(Kept(state, "engine"))
+
+
+@pytest.mark.parametrize(("table", "open_in"), [("E", "S"), ("Q", "T")])
+def test_a_kept_close_of_no_kind_is_no_state(table: str, open_in: str) -> None:
+    """The trace ends while one close() is told and kept, and another one waits."""
+    text = ONE.replace("6.5ms  sock  peer-reset read=4096", "7ms sock2 vclose fd=5 sk=2 from=1002")
+    rows = [row for row in trace_of(text) if row["event"] != "close.returned"]
+    rows = [row for row in rows if row["tid"] != 502 or not str(row["event"]).endswith("ed")]
+    events = events_of(rows)
+    engine = Engine(events, set(events), lambda *_: None, compiled=False)
+    engine.feed(batch_of(rows))
+    state = engine.kept_state()
+    column = {"S": L.S_CLOSED, "T": L.T_OPEN}[open_in]
+    at = np.flatnonzero(state[open_in][:, column])
+    assert len(at)
+    Engine(events, set(events), lambda *_: None, compiled=False).restore(Kept(state, "engine"))
+    state[table][at[0], L.R_KIND] = 99
+    with pytest.raises(TraceFormatError, match=f"{table} is missing or malformed"):
+        Engine(events, set(events), lambda *_: None, compiled=False).restore(Kept(state, "engine"))
