@@ -18,6 +18,7 @@ from matrix import cases
 from matrix.judge import Case, make
 from recorded.judges import engine_violations, judged_by_engine, judged_by_reference
 from recorded.recordings import FOLDER, Recording, recordings
+from reference.words import CALLEE_RETURNS
 from reference_engine import Violation, replay
 from trace_language import trace_of
 
@@ -174,17 +175,34 @@ EXAMPLES = {
 }
 
 
-def comparable(violations: Iterable[Violation]) -> list[Any]:
-    """Everything but the evidence, which each chooses for itself; of the codes that both judge."""
-    return sorted((v[:8] for v in violations if v.code in (*CHECKS, *ABOUT_THE_TRACE)), key=str)
+def comparable(violations: Iterable[Violation], exits: dict[int, int] | None = None) -> list[Any]:
+    """Everything but the evidence, which each chooses for itself; of the codes that both judge.
+
+    ``exits``: from when a call's callee returned to when the call did: either is its end.
+    """
+    judged = [v for v in violations if v.code in (*CHECKS, *ABOUT_THE_TRACE)]
+    ends = exits or {}
+    return sorted(((*v[:7], ends.get(v.until_ns or -1, v.until_ns)) for v in judged), key=str)
+
+
+def exits_of(rows: list[dict[str, Any]]) -> dict[int, int]:
+    """By the time of a callee's return that of its system call's, on the same thread."""
+    exits, callee = {}, {}
+    for row in rows:
+        if row["event"] in CALLEE_RETURNS:
+            callee[row["tid"]] = row["ts_ns"]
+        elif row["event"] == "ioctl.returned" and row["tid"] in callee:
+            exits[callee.pop(row["tid"])] = row["ts_ns"]
+    return exits
 
 
 def assert_agreement(
     rows: list[dict[str, Any]], grace_ns: int = MS, *, in_place: bool = False
 ) -> None:
     """Both say the same of the trace."""
-    ours = comparable(engine_violations(rows, grace_ns, in_place=in_place))
-    theirs = comparable(replay(rows, grace_ns, in_place=in_place).violations)
+    exits = exits_of(rows)
+    ours = comparable(engine_violations(rows, grace_ns, in_place=in_place), exits)
+    theirs = comparable(replay(rows, grace_ns, in_place=in_place).violations, exits)
     assert [v for v in ours if v not in theirs] == [], "the engine alone says so"
     assert [v for v in theirs if v not in ours] == [], "the reference alone says so"
     assert ours == theirs
