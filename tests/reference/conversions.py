@@ -114,6 +114,8 @@ class Conversions(Sharings):
         for key, sharing in list(process.missing.items()):
             if key[1] not in covered or (process.several and sharing.vm is not vm):
                 continue
+            if sharing.frame.entry_seq > frame.entry_seq:
+                continue  # this one was under way before it
             if wanted == PRIVATE and sharing.thread is frame.thread:
                 del process.missing[key]  # J7: dropped
                 self.settle(sharing, key)
@@ -124,6 +126,7 @@ class Conversions(Sharings):
             k
             for k, c in process.candidate.items()
             if k[1] in covered and (not process.several or c.vm is vm)
+            if c.frame.entry_seq < frame.entry_seq
         ]
         for key in list(hit):
             conversion = process.candidate[key]

@@ -62,7 +62,14 @@ class Sharings(Hands):
             assert frame.committed is not None
             pages = range(min(before), max(before) + 1)
             sharing = Sharing(
-                process, frame.thread, vm, pages, frame.committed, set(frame.events), candidates
+                process,
+                frame.thread,
+                vm,
+                pages,
+                frame.committed,
+                set(frame.events),
+                candidates,
+                frame,
             )
             process.sharings.append(sharing)
             process.missing.update(dict.fromkeys(candidates, sharing))

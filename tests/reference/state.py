@@ -164,6 +164,7 @@ class Sharing:
     commit_ns: int
     events: set[int]
     open_pages: set[Key]
+    frame: Frame
     over: bool = False
     undecided: str | None = None
 

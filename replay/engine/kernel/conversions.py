@@ -8,7 +8,7 @@ from ._jit import jit
 from .identity import process_of
 from .in_hand import END_NOW, end_in_hand, in_conversion, meet_in_hand, take_in_hand
 from .layout import *
-from .missing import end_missing, mark_missing, shared_no_more
+from .missing import end_missing, mark_missing, settle_maps, shared_no_more
 from .planes import apply_map, forget_attributes_of, mark_stale, sane, set_attr, spans, tally
 from .relations import address_backing
 from .slots import forget_unmaps, live_vms, slots_known, unmapped_until
@@ -111,6 +111,8 @@ def attribute_change(k: Any, thread: int, vm: int, ret: int, ts: int, seq: int) 
         for s in range(k.g[G_SPACES]):
             if k.S[s, S_KIND] == SPACE_CONTAINER and k.S[s, S_PROC] == proc:
                 settle_returned(k, proc, s, p0, p1, before)
+        if private:
+            settle_maps(k, proc, before)
         own = 104 if private else 101
         end_candidates(k, own, proc, -1, thread, only, p0, p1, before, False, thread, 0, -1)
         end_candidates(k, 101, proc, -1, -1, only, p0, p1, before, True, thread, R_ATTR, before)

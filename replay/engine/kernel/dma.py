@@ -514,7 +514,8 @@ def unmap_done(k: Any, thread: int, space: int, ret: int, ts: int, seq: int) -> 
                 )
     if k.S[space, S_ENTRIES] != NULL:
         gone = count_with(k, space, p0, p1, M_FIRST)
-        k.S[space, S_ENTRIES] = max(k.S[space, S_ENTRIES] - gone, 0)
+        cut = map_at(k, space, p1) & (M_KE | M_E | M_FIRST) == M_KE | M_E
+        k.S[space, S_ENTRIES] = max(k.S[space, S_ENTRIES] - gone, 1 if cut else 0)
     if k.T[proc, P_HAS_VM]:
         remember_unmap(k, thread, space, p0, p1)
     some, p = 0, p0
