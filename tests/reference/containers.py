@@ -211,6 +211,7 @@ class Containers(Vms):
                 return
             for process in owners:
                 targets = process.every_container()
+        process.last_unmap_ns = row["ts_ns"]
         calling = frame if frame is not None and frame.operation == "UNMAP" else None
         for target in targets:
             for page in pages:

@@ -366,7 +366,7 @@ class Conversions(Sharings):
         unknown = None if frame.all_known else frame.why_unknown
         self.judge("TK111", None if became_private else unknown)
         for key, v in frame.out_of_order.items():
-            if key in became_private:
+            if key in candidates:
                 self.pages.append(v)
             elif process.open_violation.get(("TK111", key)) is v:
                 del process.open_violation["TK111", key]

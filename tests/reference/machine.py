@@ -195,7 +195,8 @@ class Machine(Threads):
             # time: a trace that ends meanwhile is a trace that just ends (IF), not a leak.
             for container in process.every_container():
                 left = any(state.count for state in container.pages.values())
-                if not left or now - process.dead_since[0] > self.grace_ns:
+                quiet = now - max(process.dead_since[0], process.last_unmap_ns)
+                if not left or quiet > self.grace_ns:
                     # Its files may still be closing (204 ms were recorded): never certain.
                     end = process.dead_since
                     self.container_ended(process, container, *end, "warning", "likely")

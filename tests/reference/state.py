@@ -248,6 +248,7 @@ class Process:
     requested: dict[Key, Request] = field(default_factory=dict)
     open_violation: dict[tuple[str, Key], PageViolation] = field(default_factory=dict)
     dead_since: tuple[int, int] | None = None  # time and number of the last thread's exit
+    last_unmap_ns: int = 0
 
     @property
     def several(self) -> bool:

@@ -462,10 +462,12 @@ def unmap_done(k: Any, thread: int, space: int, ret: int, ts: int, seq: int) -> 
     p0, p1 = addr >> 12, (addr + size) >> 12
     if ret < 0:
         v0, v1 = map_at(k, space, p0), map_at(k, space, p1)
-        cut = (v0 & (M_KE | M_E | M_FIRST)) == M_KE | M_E or (
-            v1 & (M_KE | M_E | M_FIRST)
-        ) == M_KE | M_E
-        unsure = not (v0 & M_KE and (v1 | map_at(k, space, p1 - 1)) & M_KE)
+        last = map_at(k, space, p1 - 1)
+        begins = M_KE | M_E | M_FIRST
+        cut = v0 & begins == M_KE | M_E or (
+            v1 & begins == M_KE | M_E and last & (M_KE | M_E) != M_KE
+        )
+        unsure = not (v0 & M_KE and (v1 | last) & M_KE)
         harmless = iommufd and ret == -2 and not cut
         if not (harmless or k.S[space, S_VIOMMU]) and in_conversion(k, thread, CV_PRIVATE, p0, p1):
             fail_in_hand(k, thread, space, ret, ts)
