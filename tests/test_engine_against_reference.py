@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +11,8 @@ import further_examples
 import pyarrow as pa
 import pytest
 from further_examples import Example
-from hypothesis import HealthCheck, assume, given, note, settings
+from hunting import hunted
+from hypothesis import assume, given, note
 from hypothesis import strategies as st
 from matrix import cases
 from matrix.judge import Case, make
@@ -458,15 +458,7 @@ def check(text: str, cut: int, grace_ns: int, *, in_place: bool = False) -> None
 
 CUTS = st.integers(0, 9)
 GRACES = st.sampled_from([0, MS, 100 * MS])
-HUNT = int(os.environ.get("TRACEKIT_HUNT", "0"))
-"""So many traces a test, others each time; else the same 250 again."""
-many = settings(
-    max_examples=HUNT or 250,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-    derandomize=not HUNT,
-    database=None,
-)
+many = hunted(250)
 
 
 @many

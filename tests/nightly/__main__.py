@@ -136,10 +136,11 @@ def fuzz(ran: Ran, given: argparse.Namespace) -> None:
 
 
 def hunt(ran: Ran, given: argparse.Namespace) -> None:
-    """Traces that nobody thought of: the engine and its oracle say the same of them."""
-    path = "tests/test_engine_against_reference.py"
-    hunted = {"TRACEKIT_HUNT": str(given.hunt)}
-    done = _command("pytest", "-q", path, "-k", "they_agree_on_", "-rN", **hunted)
+    """Traces that nobody thought of: the engine and its oracle say the same of them, and what is
+    doubtful is so for some choice of moments."""
+    paths = "tests/test_engine_against_reference.py", "tests/replay/engine/test_moments.py"
+    which = "they_agree_on_ or every_choice"
+    done = _command("pytest", "-q", *paths, "-k", which, "-rN", TRACEKIT_HUNT=str(given.hunt))
     if done.returncode:
         ran.wrong.append(f"the hunt: {done.stdout[-3000:]}")
     ran.words.append(f"{given.hunt:,} traces a scene hunted")

@@ -13,7 +13,8 @@ from itertools import product
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hunting import hunted
+from hypothesis import given
 from hypothesis import strategies as st
 from moments import ERRORS_AND_DOUBTS, Call, lay_out
 
@@ -70,7 +71,7 @@ def choices(times: Times) -> Iterator[Choice]:
 @pytest.mark.parametrize("judge", list(ERRORS_AND_DOUBTS))
 @pytest.mark.parametrize("name", list(SCENES))
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@hunted(60)
 def test_an_error_is_what_every_choice_breaks(name: str, judge: str, data: st.DataObject) -> None:
     scene = SCENES[name]
     calls: list[Call] = []
