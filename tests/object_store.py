@@ -1,16 +1,40 @@
-"""An S3-compatible server on loopback that counts what it sends."""
+"""Object stores on loopback: an S3-compatible one that counts what it sends, Google's, Azure's."""
 
 from __future__ import annotations
 
 import logging
+import shutil
+import socket
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ("Server", "Told", "serving")
+import pytest
+
+from tracekit.store import Place, locate
+from tracekit.store.location import put
+
+__all__ = (
+    "AZURE_ACCOUNT",
+    "AZURE_KEY",
+    "Server",
+    "Told",
+    "serving",
+    "serving_azure",
+    "serving_google",
+    "upload",
+)
+
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+"""Those of every Azurite, from its documentation."""
 
 
 @dataclass
@@ -38,21 +62,71 @@ class Server:
 
     def upload(self, folder: Path, to: str) -> dict[str, int]:
         """A folder's files as objects; their sizes by key."""
-        from tracekit.store import Remote, locate
-        from tracekit.store.location import put
-
-        base = locate(self.uri(to))
-        assert isinstance(base, Remote)
-        sizes = {}
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            name = str(path.relative_to(folder))
-            put(base / name, path.read_bytes())
-            sizes[f"{to}/{name}"] = path.stat().st_size
-        return sizes
+        return {f"{to}/{name}": size for name, size in upload(folder, locate(self.uri(to)))}
 
     def sent(self, key: str) -> int:
         """Bytes that GETs of one object had in their answers."""
         return sum(one.sent for one in self.gets if one.key == key)
+
+
+def upload(folder: Path, to: Place) -> list[tuple[str, int]]:
+    """Copy a folder's files; their names in it, and sizes."""
+    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    for name in names:
+        put(to / name, (folder / name).read_bytes())
+    return [(name, (folder / name).stat().st_size) for name in names]
+
+
+@contextmanager
+def serving_google(folder: Path) -> Iterator[Callable[[str], str]]:
+    """gcp-storage-emulator while the block runs, with a bucket; URIs of what is in it."""
+    port = free_port()
+    words = ["start", "--host", "127.0.0.1", "--port", str(port), "--in-memory"]
+    with _running("gcp-storage-emulator", *words, "--default-bucket", "fleet", port=port):
+        options = f"endpoint_override=127.0.0.1:{port}&scheme=http&retry_limit_seconds=20"
+        yield lambda path: f"gs://anonymous@fleet/{path}?{options}"
+
+
+@contextmanager
+def serving_azure(folder: Path) -> Iterator[Callable[[str], str]]:
+    """Azurite while the block runs, with a container; URIs of what is in it.  The account and its
+    key are the caller's environment's."""
+    from pyarrow.fs import AzureFileSystem
+
+    port = free_port()
+    words = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder / "az")]
+    with _running("azurite-blob", *words, "--skipApiVersionCheck", port=port):
+        at = dict.fromkeys(("blob_storage_authority", "dfs_storage_authority"), f"127.0.0.1:{port}")
+        http = dict.fromkeys(("blob_storage_scheme", "dfs_storage_scheme"), "http")
+        AzureFileSystem(AZURE_ACCOUNT, account_key=AZURE_KEY, **at, **http).create_dir("fleet")
+        yield lambda path: f"az://fleet/{path}?endpoint_override=127.0.0.1:{port}&scheme=http"
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+@contextmanager
+def _running(program: str, *words: str, port: int) -> Iterator[None]:
+    """A server in a process of its own, from when it answers on; a skip where there is none."""
+    found = shutil.which(program)
+    if found is None:
+        pytest.skip(f"no {program}")
+    with subprocess.Popen(
+        [found, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            until = time.monotonic() + 30
+            while time.monotonic() < until:
+                with socket.socket() as asking:
+                    if asking.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.1)
+            yield
+        finally:
+            process.terminate()
 
 
 @contextmanager

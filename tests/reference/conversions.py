@@ -143,15 +143,15 @@ class Conversions(Sharings):
     def rule_4(self, process: Process, now: int) -> None:
         """Nothing under way for longer than the grace: provisionally over."""
         hands = [hand for hand in self.hands_of(process) if not hand.over]
-        if not (process.conversions or process.requests or process.sharings or hands):
-            return
         returns = [process.last_return_ns]
         for frame in self.frames_of(process):
             if frame.operation in BUSY:
                 if frame.callee_return is None:
                     return
                 returns.append(frame.callee_return[1])  # J1: over, as far as this rule is concerned
-        if now - max(t for t in returns if t is not None) > self.grace_ns:
+        ended = [t for t in returns if t is not None]
+        if ended and now - max(ended) > self.grace_ns:
+            process.gap_ns = now
             for work in (*process.conversions, *process.requests, *process.sharings, *hands):
                 work.over = True
 
@@ -192,6 +192,7 @@ class Conversions(Sharings):
         keys = [(c, p) for c in containers for p in pages_of(args.iova, args.size)]
         if process.several:  # J6: a conversion of X looks only at X's pages
             keys = [key for key in keys if self.vm_of_page(process, key) is vm]
+        frame.keys = keys
         frame.live_at_commit = {key for key in keys if self.still_live(thread, key)}
         if args.attributes & 8:
             for key in keys:
@@ -214,11 +215,15 @@ class Conversions(Sharings):
         """J8 TK111: live pages become private; a violation if the call succeeds."""
         if not self.in_place or self.blind:
             return
+        live = (key for key in frame.live_at_commit if vm.attribute(key[1]) != PRIVATE)
+        self.reachable(frame, live)
+
+    def reachable(self, frame: Frame, keys: Iterable[Key]) -> None:
+        """J8 TK111: these pages could be reached when they became private."""
         process = frame.thread.process
         assert frame.committed is not None
-        for key in frame.live_at_commit:
-            known = vm.attribute(key[1])
-            if known == PRIVATE or ("TK111", key) in process.open_violation:
+        for key in keys:
+            if ("TK111", key) in process.open_violation:
                 continue
             severity, confidence = ("error", "certain")
             if self.someone_is_unmapping(frame.thread, key):
@@ -251,8 +256,10 @@ class Conversions(Sharings):
             self.note_what_is_known(frame, pages, vm)
             became = {
                 key
-                for key in frame.live_at_commit
-                if vm.attribute(key[1]) != PRIVATE and ("TK101", key) not in process.open_violation
+                for key in frame.keys
+                if self.still_live(frame.thread, key)
+                and vm.attribute(key[1]) != PRIVATE
+                and ("TK101", key) not in process.open_violation
             }
         for page in pages:
             vm.touched[page] = frame.commit_seq
@@ -350,9 +357,10 @@ class Conversions(Sharings):
                 k
                 for k in process.requested
                 if k[1] in pages and not process.several and not self.behind_viommu(k[0])
+                if not process.gmem_attributes  # J6: the VM's attributes say nothing
             }
             self.populated_again(thread, keys, frame)
-            self.made_shared(frame, vm, before, rolled_back, hooked=hooked, why_not=why_not)
+            self.made_shared(frame, vm, before, rolled_back, when, hooked=hooked, why_not=why_not)
             return
         if why_not is not None and not self.blind:
             self.never_happened(frame)
@@ -365,6 +373,8 @@ class Conversions(Sharings):
         candidates = {k for k in became_private if self.still_live(thread, k)}
         unknown = None if frame.all_known else frame.why_unknown
         self.judge("TK111", None if became_private else unknown)
+        if self.in_place and not self.blind:  # those mapped since the commit
+            self.reachable(frame, candidates - frame.out_of_order.keys())
         for key, v in frame.out_of_order.items():
             if key in candidates:
                 self.pages.append(v)
@@ -375,6 +385,7 @@ class Conversions(Sharings):
             conversion = Conversion(
                 process, thread, frame.committed, set(frame.events), set(candidates), vm, frame
             )
+            conversion.over = process.gap_ns >= when
             process.conversions.append(conversion)
             process.candidate.update(dict.fromkeys(candidates, conversion))
         else:

@@ -34,6 +34,7 @@ class Sharings(Hands):
         vm: Vm,
         before: dict[int, str | None],
         rolled_back: set[int],
+        when: int,
         *,
         hooked: bool,
         why_not: str | None,
@@ -70,6 +71,7 @@ class Sharings(Hands):
                 set(frame.events),
                 candidates,
                 frame,
+                over=process.gap_ns >= when,
             )
             process.sharings.append(sharing)
             process.missing.update(dict.fromkeys(candidates, sharing))

@@ -249,6 +249,7 @@ class Process:
     open_violation: dict[tuple[str, Key], PageViolation] = field(default_factory=dict)
     dead_since: tuple[int, int] | None = None  # time and number of the last thread's exit
     last_unmap_ns: int = 0
+    gap_ns: int = -1  # when rule 4 held last
 
     @property
     def several(self) -> bool:
@@ -292,6 +293,7 @@ class Frame:
     committed: int | None = None  # ATTR: when
     commit_seq: int = -1
     live_at_commit: set[Key] = field(default_factory=set)
+    keys: list[Key] = field(default_factory=list)  # ATTR: the pages that it is about
     unmapping_at_commit: set[Key] = field(default_factory=set)  # by another thread (TK111)
     out_of_order: dict[Key, PageViolation] = field(default_factory=dict)  # TK111, if it succeeds
     uncovers: set[Key] = field(default_factory=set)  # ATTR to private (J7)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from tracekit.audit.together import each
 from tracekit.errors import TracekitError
 from tracekit.store import Place, Remote, locate
-from tracekit.store.location import is_there
+from tracekit.store.location import is_there, listed
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -142,13 +142,9 @@ def _expanded(base: Place, names: Sequence[str]) -> Iterable[Place]:
 def _listed(
     folder: Place, *, recursive: bool = False, missing_ok: bool = False
 ) -> Sequence[FileInfo]:
-    from pyarrow.fs import FileSelector
-
     filesystem, path = _reached(folder)
     try:
-        found = filesystem.get_file_info(
-            FileSelector(path, recursive=recursive, allow_not_found=missing_ok)
-        )
+        found = listed(filesystem, path, recursive=recursive, missing_ok=missing_ok)
     except (OSError, UnicodeError) as why:
         said = str(why).splitlines()[0] if str(why) else type(why).__name__
         raise TracekitError(f"cannot list {folder}: {said[:200]}") from None

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from tracekit.errors import UsageError
 
 if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
+    from pyarrow.fs import FileInfo, FileSystem
 
 __all__ = (
     "SCHEMES",
@@ -32,6 +32,7 @@ __all__ = (
     "Place",
     "Remote",
     "is_there",
+    "listed",
     "locate",
     "parsed_uri",
     "put",
@@ -39,6 +40,7 @@ __all__ = (
 )
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
+_GOOGLE = ("gs", "gcs")
 # `Path` makes one slash of two, and a command's argument is a path.
 _URI = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}(?=[^/])")
 
@@ -98,10 +100,8 @@ class Remote:
 
     def iterdir(self) -> Iterator[Remote]:
         """What is directly in the folder."""
-        from pyarrow.fs import FileSelector
-
         with _told():
-            found = self.filesystem.get_file_info(FileSelector(self.path))
+            found = listed(self.filesystem, self.path)
         return (self / info.base_name for info in found)
 
     def open(self, mode: str = "rb") -> io.BufferedIOBase:
@@ -119,7 +119,8 @@ def locate(name: str | Path) -> Place:
     """A path, or a URI (``s3://bucket/folder``) as what it stands for.
 
     Options of the store follow a ``?``, as pyarrow has them: ``region``, ``endpoint_override``,
-    ``scheme``.  Without a region, Amazon is asked for the bucket's.
+    ``scheme``.  Without a region, Amazon is asked for the bucket's.  ``gs://anonymous@bucket``:
+    what is public there.
 
     :raises UsageError: a URI that cannot be meant, or with credentials in it, or of a store that
         does not answer
@@ -134,7 +135,8 @@ def locate(name: str | Path) -> Place:
         filesystem = _filesystem(parts.scheme, parts.netloc, parts.query)
     except (pa.ArrowException, OSError, ValueError) as why:
         raise UsageError(f"{text} cannot be used: {str(why).splitlines()[0][:200]}") from None
-    bucket = parts.netloc.partition("@")[0]
+    # abfss://container@account, but gs://anonymous@bucket
+    bucket = parts.netloc.split("@")[-1 if parts.scheme in _GOOGLE else 0]
     return Remote(filesystem, f"{bucket}{parts.path}".rstrip("/"), parts.geturl())
 
 
@@ -150,7 +152,9 @@ def parsed_uri(text: str) -> SplitResult | None:
         parts = urlsplit(f"{found[1]}://{text[found.end() :]}")
     except ValueError as why:
         raise UsageError(f"{text} is not a URI: {why}") from None
-    if parts.password is not None or (parts.username is not None and "abfs" not in parts.scheme):
+    nobody = parts.scheme in _GOOGLE and parts.username == "anonymous"
+    named = parts.username is not None and "abfs" not in parts.scheme and not nobody
+    if parts.password is not None or named:
         shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         raise UsageError(
             f"{shown} is given with credentials, and reports would repeat them",
@@ -168,6 +172,30 @@ def is_there(place: Place) -> bool:
     except OSError:
         return False
     return True
+
+
+def listed(
+    filesystem: FileSystem, path: str, *, recursive: bool = False, missing_ok: bool = False
+) -> list[FileInfo]:
+    """What is in a folder, or below it.
+
+    :raises OSError: there is no such folder, or the store does not answer
+    """
+    from pyarrow.fs import FileInfo, FileSelector, FileType
+
+    # Of Google's folders Arrow lists only those that somebody made, not those that files are in.
+    google = filesystem.type_name == "gcs"
+    wanted = FileSelector(path, recursive=recursive or google, allow_not_found=missing_ok)
+    found: list[FileInfo] = filesystem.get_file_info(wanted)
+    if recursive or not google:
+        return found
+    inside = {}
+    for info in found:
+        name, _, below = info.path.removeprefix(path).strip("/").partition("/")
+        if below:
+            info = FileInfo(f"{path.rstrip('/')}/{name}", type=FileType.Directory)
+        inside[name] = info
+    return list(inside.values())
 
 
 def put(place: Place, content: bytes) -> None:
@@ -225,7 +253,16 @@ def _filesystem(scheme: str, netloc: str, query: str) -> FileSystem:
     account = os.environ.get("AZURE_STORAGE_ACCOUNT")
     if not account:
         raise ValueError("az:// needs the account's name in AZURE_STORAGE_ACCOUNT")
-    return AzureFileSystem(account, account_key=os.environ.get("AZURE_STORAGE_KEY"))
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    told = {
+        f"{kind}_storage_{name}": options[option]
+        for option, name in (("endpoint_override", "authority"), ("scheme", "scheme"))
+        if option in options
+        for kind in ("blob", "dfs")
+    }
+    if unknown := sorted(set(options) - {"endpoint_override", "scheme"}):
+        raise ValueError(f"az:// has no option {unknown[0]}")
+    return AzureFileSystem(account, account_key=os.environ.get("AZURE_STORAGE_KEY"), **told)
 
 
 @contextmanager

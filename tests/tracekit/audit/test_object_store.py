@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from made_fleet import NIGHTS, write_config
-from object_store import Server, serving
+from object_store import (
+    AZURE_ACCOUNT,
+    AZURE_KEY,
+    Server,
+    serving,
+    serving_azure,
+    serving_google,
+    upload,
+)
 
 from replay import run
 from replay.engine.stream import COLUMNS
@@ -43,11 +52,37 @@ def sizes(server: Server, made: Path) -> dict[str, int]:
 def test_an_audit_from_and_into_the_store_is_the_local_one(
     server: Server, sizes: dict[str, int], made: Path, tmp_path: Path
 ) -> None:
+    there = the_same_as_local(server.uri, made, tmp_path)
+    # Again: nothing is judged, nothing of a trace is fetched.
+    server.gets.clear()
+    assert main(["audit", str(there), "--night", NIGHTS[2]]) == 1
+    # A bad trace is tried again: perhaps it could not be fetched.
+    assert {g.key for g in server.gets if g.key.startswith(TRACES)} <= {
+        key for key in sizes if "vm-05" in key
+    }
+
+
+@pytest.mark.parametrize("serving_one", [serving_google, serving_azure])
+def test_so_is_one_of_the_other_stores(
+    serving_one: Callable[[Path], AbstractContextManager[Callable[[str], str]]],
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", AZURE_ACCOUNT)
+    monkeypatch.setenv("AZURE_STORAGE_KEY", AZURE_KEY)
+    with serving_one(tmp_path) as uri:
+        upload(made, locate(uri(TRACES)))
+        the_same_as_local(uri, made, tmp_path)
+
+
+def the_same_as_local(uri: Callable[[str], str], made: Path, tmp_path: Path) -> Path:
+    """Audit the last night from the store into it, and from here; the store's configuration."""
     there = write_config(
         tmp_path / "there.toml",
-        server.uri(TRACES),
+        uri(TRACES),
         executor={"kind": "in-process"},
-        outputs={"folder": server.uri("audit"), "trace_reports": "findings"},
+        outputs={"folder": uri("audit"), "trace_reports": "findings"},
     )
     here = write_config(
         tmp_path / "here.toml",
@@ -57,7 +92,7 @@ def test_an_audit_from_and_into_the_store_is_the_local_one(
     )
     for config in (there, here):
         assert main(["audit", str(config), "--night", NIGHTS[2]]) == 1
-    folder = locate(server.uri("audit"))
+    folder = locate(uri("audit"))
     remote = json.loads((folder / "audit.json").open().read())
     local = json.loads((tmp_path / "out" / "audit.json").read_text())
     read = {t["trace"]: t["bytes_read"] for t in remote["traces"] if t["status"] == "judged"}
@@ -70,13 +105,7 @@ def test_an_audit_from_and_into_the_store_is_the_local_one(
             # Named after the trace's place.
             assert (row.pop("report") is None) <= (row.get("severity") != "error")
     assert remote == local
-    # Again: nothing is judged, nothing of a trace is fetched.
-    server.gets.clear()
-    assert main(["audit", str(there), "--night", NIGHTS[2]]) == 1
-    # A bad trace is tried again: perhaps it could not be fetched.
-    assert {g.key for g in server.gets if g.key.startswith(TRACES)} <= {
-        key for key in sizes if "vm-05" in key
-    }
+    return there
 
 
 def test_what_an_audit_says_it_read_is_what_was_sent(
