@@ -202,14 +202,6 @@ class Conversions(Sharings):
                 if state is not None and state.entry is None and not state.count and not held:
                     frame.uncovers.add(key)
             self.in_place_change(frame, vm)
-            return
-        for key in keys:
-            if key[0].closed or key[0] in process.orphans:
-                continue
-            if self.not_mapped_yet(thread, key):
-                frame.unmapped_at_commit.add(key)
-            elif not self.mapped(key):
-                frame.unclear_at_commit.add(key)
 
     def in_place_change(self, frame: Frame, vm: Vm) -> None:
         """J8 TK111: live pages become private; a violation if the call succeeds."""
@@ -385,7 +377,7 @@ class Conversions(Sharings):
             conversion = Conversion(
                 process, thread, frame.committed, set(frame.events), set(candidates), vm, frame
             )
-            conversion.over = process.gap_ns >= when
+            conversion.over = process.gap_ns > when
             process.conversions.append(conversion)
             process.candidate.update(dict.fromkeys(candidates, conversion))
         else:

@@ -54,11 +54,9 @@ class Sharings(Hands):
             for page, known in before.items()
             if page not in rolled_back and (known == PRIVATE or (known is None and hooked))
         }
-        candidates = {
-            key
-            for key in frame.unmapped_at_commit
-            if key[1] in was_private and self.not_mapped_yet(frame.thread, key)
-        }
+        keys = [k for k in frame.keys if not k[0].closed and k[0] not in process.orphans]
+        unmapped = [key for key in keys if self.not_mapped_yet(frame.thread, key)]
+        candidates = {key for key in unmapped if key[1] in was_private}
         if candidates and not self.blind:
             assert frame.committed is not None
             pages = range(min(before), max(before) + 1)
@@ -71,7 +69,7 @@ class Sharings(Hands):
                 set(frame.events),
                 candidates,
                 frame,
-                over=process.gap_ns >= when,
+                over=process.gap_ns > when,
             )
             process.sharings.append(sharing)
             process.missing.update(dict.fromkeys(candidates, sharing))
@@ -82,8 +80,8 @@ class Sharings(Hands):
         ]
         if not containers and not process.unmapped_known:
             unknown = process.unknown_since
-        for key in frame.unclear_at_commit:
-            if before[key[1]] != SHARED:
+        for key in keys:
+            if key not in unmapped and not self.mapped(key) and before[key[1]] != SHARED:
                 unknown = key[0].unknown_since
         if containers and not hooked and None in before.values():
             unknown = unknown or vm.unknown_since

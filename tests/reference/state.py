@@ -298,8 +298,6 @@ class Frame:
     out_of_order: dict[Key, PageViolation] = field(default_factory=dict)  # TK111, if it succeeds
     uncovers: set[Key] = field(default_factory=set)  # ATTR to private (J7)
     made_shared: dict[int, tuple[str, int]] = field(default_factory=dict)  # ATTR: what was before
-    unmapped_at_commit: set[Key] = field(default_factory=set)  # ATTR to shared: known to be so
-    unclear_at_commit: set[Key] = field(default_factory=set)
     memslot: Row | None = None  # SLOT
     gmem: Row | None = None  # KVM_CREATE_GUEST_MEMFD, or a guest_memfd's fallocate()
     all_known: bool = True  # ATTR: every page's mapping and attribute was known
