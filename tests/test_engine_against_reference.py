@@ -401,17 +401,23 @@ def traces(draw: st.DrawFn, *, threads: int = 1, loss: bool = False) -> str:
         lines = ["1us vmm memory"]
     free = dict.fromkeys(range(1, threads + 1), 10_000)
     now = 10_000
+    until = {"map": 0, "unmap": 0}
     for _ in range(draw(st.integers(1, 14))):
         verb, where = draw(CALLS)
         thread = draw(st.integers(1, threads))
         now += draw(GAPS) * 1000
         start = max(now, free[thread])
+        # One lock of the container's: no map while another thread unmaps, and the other way round.
+        if verb in until:
+            start = max(start, until["unmap" if verb == "map" else "map"])
         takes = draw(TAKES) if threads > 1 else "1us"
         option = draw(st.sampled_from(OPTIONS.get(verb, [""])))
         actor = "vmm" if thread == 1 else f"vmm{thread}"
         # No two events at one time: those of different threads have no order then.
         lines.append(f"{start + thread}ns {actor} {verb} {where} {option} for={takes}")
         free[thread] = start + {"1us": 1_100, "8us": 8_100, "30us": 30_100, "2ms": 2_000_100}[takes]
+        if verb in until:
+            until[verb] = max(until[verb], free[thread])
         if threads == 1:
             now = free[thread]
         if loss and draw(st.integers(0, 5)) == 0:

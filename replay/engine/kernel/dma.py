@@ -118,11 +118,13 @@ def converted_meanwhile(
                     continue
                 if t[T_RET_TS] < begins:
                     this = 2
-            addr, size = t[T_ADDR], t[T_SIZE]
+            addr, size, attr = t[T_ADDR], t[T_SIZE], t[T_ATTR]
             if t[T_RANK] != 3 and t[T_TP_ADDR] != NULL:
-                addr, size = t[T_TP_ADDR], t[T_TP_SIZE]
+                addr, size, attr = t[T_TP_ADDR], t[T_TP_SIZE], t[T_TP_ATTR]
             elif t[T_RANK] != 3:
-                addr, size = NULL, NULL
+                addr, size, attr = NULL, NULL, NULL
+            if attr != NULL and attr & 8:
+                continue  # they are private already
             if sane(addr, size):
                 lo, hi = addr >> 12, (addr + size) >> 12
             else:

@@ -56,6 +56,20 @@ def test_finds_an_entry_that_nothing_translates(tmp_path: Path) -> None:
     assert outcomes["TK103"].findings[0].occurrences[0].from_ns == 20_000
 
 
+def test_finds_a_map_of_what_another_thread_makes_private_once_more(tmp_path: Path) -> None:
+    outcomes = judge(
+        SETUP
+        + """
+        10us  vmm   private 0x100000+8K
+        20us  vmm   private 0x100000+8K for=30us
+        45us  vmm2  map 0x100000+4K
+        60us  vmm   run
+        """,
+        tmp_path,
+    )
+    assert said(outcomes["TK103"]) == ["error certain 0x100000+4K"]
+
+
 def test_finds_what_another_threads_conversion_may_excuse_as_possible(tmp_path: Path) -> None:
     # without a hook at the commit, the change may have come before the map or after it
     outcomes = judge(
