@@ -200,9 +200,10 @@ class Hands(Backing):
         }
         severity, confidence = ("warning", "possible") if hand.over else ("error", "certain")
         events = {hand.entry_seq, frame.entry_seq, seq}
+        run = ("RUN", frame.thread, frame.run)
         for page in sorted(wrong):
             self.vm_page_violation(
-                severity, confidence, process, hand, page, (frame.entry_ns, when), frame, events
+                severity, confidence, process, hand, page, (frame.entry_ns, when), run, events
             )
 
     def gmem_pages(
