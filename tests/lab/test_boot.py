@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.boot import boot, main
+from lab.stock import MODULES, stock_kernel
 from lab.tools import missing
 from tracekit.errors import TracekitError
 
@@ -70,3 +71,17 @@ def test_a_guest_that_does_not_end_is_ended(tmp_path: Path) -> None:
         pytest.skip(reason)
     with pytest.raises(TracekitError, match="did not end within 8 s"):
         boot("sleep 100", shared=tmp_path, timeout=8)
+
+
+@pytest.mark.lab
+def test_a_kernel_that_patches_itself_under_both_processors_lives(tmp_path: Path) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    stock = stock_kernel("6.12")
+    ran = boot(
+        f"sh {Path(__file__).parent / 'patching.sh'}",
+        shared=tmp_path,
+        kernel=stock.image,
+        modules=stock.modules(*MODULES),
+    )
+    assert (ran.status, ran.stdout) == (0, "8\n")
