@@ -223,7 +223,7 @@ class InMemory:
     def __init__(self, made: list[pa.RecordBatch]) -> None:
         from replay.engine.stream import EventStream
 
-        self._stream = EventStream()
+        self._stream = EventStream(compiled=True)
         self._arrays = [self._stream.batch(batch).copy() for batch in made]
         self._left = iter(self._arrays)
         self.tids, self.last_ts = self._stream.tids, self._stream.last_ts

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,19 @@ from benchmarks.figures import say, skipped
 from benchmarks.processes import ENVIRONMENT, long_recording
 
 Names = tuple[tuple[str, str], ...]
-"""File (how its path ends) and function."""
+"""File (how its path ends) and function; with ``COMPILED`` the function that calls machine code.
+
+Kernels stand there twice: where nothing is compiled they are called by their names."""
+COMPILED = "compiled: "
 
 IMPORT: dict[str, Names] = {
     "reading the recording, decompressing": (("ftrace/page_stream.py", "_next_chunk"),),
-    "decoding pages": (("ftrace/ring_buffer.py", "decode_pages"),),
+    "decoding pages": (
+        (COMPILED + "ftrace/page_stream.py", "_decode_first"),
+        ("ftrace/ring_buffer.py", "decode_pages"),
+    ),
     "gathering fields into columns": (
+        (COMPILED + "ftrace/decoder.py", "batches"),
         ("ftrace/gather.py", "gather"),
         ("ftrace/columns.py", "to_batch"),
         ("ftrace/columns.py", "intern"),
@@ -44,14 +51,19 @@ IMPORT: dict[str, Names] = {
 REPLAY: dict[str, Names] = {
     "reading Parquet": (("store/segment.py", "in_batches"),),
     "columns into arrays": (
-        ("engine/stream.py", "fill"),
-        ("engine/stream.py", "merge"),
+        ("engine/columns.py", "fill"),
+        ("engine/columns.py", "merge"),
         ("engine/stream.py", "_codes"),
         ("engine/stream.py", "_threads"),
         ("conformance/calls.py", "_threads"),
     ),
-    "the engine's kernel": (("kernel/frames.py", "run"),),
+    "the engine's kernel": (
+        (COMPILED + "engine/engine.py", "feed"),
+        ("kernel/frames.py", "run"),
+    ),
     "conformance's kernels": (
+        (COMPILED + "conformance/calls.py", "feed"),
+        (COMPILED + "conformance/matcher.py", "_take"),
         ("kernel/frames.py", "extract"),
         ("kernel/follow.py", "match"),
     ),
@@ -131,6 +143,23 @@ def of_replay(trace: Path) -> tuple[Callable[[], int], dict[str, Names]]:
     return work, REPLAY
 
 
+def _of(
+    place: tuple[str, int, str], below: float, callers: Mapping[Any, Any], names: Names
+) -> Iterator[float]:
+    """The time below a function if it is one of those named, or below what calls compiled code."""
+    file, _, function = place
+    if file.endswith("compiled/function.py") and function == "__call__":
+        for (caller, _, name), (_, _, _, by_caller) in callers.items():
+            if any(
+                (COMPILED + caller).endswith(end.removeprefix(COMPILED)) and name == asked
+                for end, asked in names
+                if end.startswith(COMPILED)
+            ):
+                yield by_caller
+    elif any(file.endswith(end) and function == asked for end, asked in names):
+        yield below
+
+
 def split(profile: cProfile.Profile, stages: Mapping[str, Names], whole: float) -> dict[str, float]:
     """Seconds by stage, and of what is left, scaled to a run that nobody profiled."""
     entries: dict[tuple[str, int, str], Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
@@ -139,8 +168,8 @@ def split(profile: cProfile.Profile, stages: Mapping[str, Names], whole: float) 
     for stage, names in stages.items():
         found = [
             below
-            for (file, _, function), (_, _, _, below, _) in entries.items()
-            if any(file.endswith(end) and function == name for end, name in names)
+            for place, (_, _, _, whole_below, callers) in entries.items()
+            for below in _of(place, whole_below, callers, names)
         ]
         assert found, f"nothing is called {names} any more"
         spent[stage] = sum(found) * whole / total

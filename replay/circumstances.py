@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from replay.checks.violations import Violation
+from replay.engine.columns import numbers
 from tracekit.findings import EvidenceRow
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _calls(
     """Those of the calls that have the flag, and of which all of the columns are known."""
 
     def keep(batch: pa.RecordBatch) -> pa.Array:
-        command, flags = (np.asarray(batch.column(c).fill_null(0)) for c in ("cmd", "flags"))
+        command, flags = (numbers(batch.column(c)) for c in ("cmd", "flags"))
         good = np.isin(command, list(commands)) & ((flags & flag) > 0)
         for column in columns:
             good &= np.asarray(batch.column(column).is_valid())

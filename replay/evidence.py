@@ -18,6 +18,7 @@ from replay.checkpoint.pages import BEFORE, LastTouched
 from replay.checkpoint.past import Asked
 from replay.checks.violations import Violation, Violations, size_text
 from replay.circumstances import Circumstances
+from replay.engine.columns import integers, numbers
 from tracekit.findings import EvidenceRow, Severity
 from tracekit.store import Trace
 
@@ -107,7 +108,7 @@ def touch(touched: Sequence[tuple[str, int, LastTouched]], trace: Trace) -> None
     sorts = {sort for sort, _, _ in touched}
     for batch in trace.batches(_columns(sorts, trace.manifest.events)):
         for sort, there in _sorts(batch, sorts, trace.manifest.events).items():
-            rows = pa.array(np.flatnonzero(there))
+            rows = np.flatnonzero(there)
             if not len(rows):
                 continue
             seq, address, end = _spans(batch, sort, rows)
@@ -136,7 +137,7 @@ def _look_up_here(trace: Trace, wanted: list[_Wanted]) -> None:
         sorts = _sorts(batch, asked, trace.manifest.events)
         for sort in asked:
             mine = [w for w in wanted if w.sort == sort and first < w.before]
-            rows = pa.array(np.flatnonzero(sorts[sort])) if mine else ()
+            rows = np.flatnonzero(sorts[sort]) if mine else ()
             if not len(rows):
                 continue
             seq, address, end = _spans(batch, sort, rows)
@@ -146,11 +147,11 @@ def _look_up_here(trace: Trace, wanted: list[_Wanted]) -> None:
                     w.found = int(seq[np.flatnonzero(hit)[-1]])
 
 
-def _spans(batch: pa.RecordBatch, sort: str, rows: pa.Array) -> tuple[Any, Any, Any]:
+def _spans(batch: pa.RecordBatch, sort: str, rows: Any) -> tuple[Any, Any, Any]:
     """Of these rows the event numbers, the first bytes and the ends."""
-    address = _positive(batch.column(_ADDRESS[sort]).take(rows))
-    end = address + _positive(batch.column("size").take(rows))
-    return np.asarray(batch.column("seq").take(rows)), address, end
+    address = np.maximum(numbers(batch.column(_ADDRESS[sort]))[rows], 0)  # 0: it cannot be
+    end = address + np.maximum(numbers(batch.column("size"))[rows], 0)
+    return integers(batch.column("seq"))[rows], address, end
 
 
 def _columns(sorts: Collection[str], recorded: Mapping[str, int]) -> list[str]:
@@ -174,14 +175,8 @@ def _sorts(
             out[sort] = indices == (words.index(event) if event in words else -1)
             continue
         probes = np.isin(indices, [words.index(w) for w in _ARGUMENTS if w in words])
-        out[sort] = probes & np.isin(np.asarray(batch.column("cmd").fill_null(0)), commands)
+        out[sort] = probes & np.isin(numbers(batch.column("cmd")), commands)
     return out
-
-
-def _positive(array: pa.Array) -> Any:
-    """Integers as int64; nulls and what no address can be become 0."""
-    values = np.asarray(array.fill_null(0)).astype(np.int64, copy=False)
-    return np.maximum(values, 0)
 
 
 def _chain(

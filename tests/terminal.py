@@ -6,15 +6,16 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Sequence
 
 __all__ = ("stderr_on_a_terminal",)
 
 
-def stderr_on_a_terminal(arguments: list[str]) -> str:
+def stderr_on_a_terminal(arguments: list[str], program: Sequence[str] = ("-m", "tracekit")) -> str:
     """What a command that succeeds says to a person."""
     ours, theirs = pty.openpty()
     done = subprocess.run(
-        [sys.executable, "-m", "tracekit", *arguments],
+        [sys.executable, *program, *arguments],
         stdout=subprocess.DEVNULL,
         stderr=theirs,
         check=False,

@@ -16,9 +16,11 @@ ALLOWED: dict[str, tuple[str, ...] | None] = {
     "tracekit.errors": (),
     "tracekit.escape": (),
     "tracekit.events": (),
-    "tracekit.findings": ("tracekit.escape",),
-    "tracekit.ftrace": ("tracekit.events", "tracekit.errors"),
-    "tracekit.perf": ("tracekit.ftrace", "tracekit.errors"),
+    "tracekit.severity": (),
+    "tracekit.findings": ("tracekit.escape", "tracekit.severity"),
+    "tracekit.compiled": (),
+    "tracekit.ftrace": ("tracekit.events", "tracekit.errors", "tracekit.compiled"),
+    "tracekit.perf": ("tracekit.ftrace", "tracekit.errors", "tracekit.compiled"),
     "tracekit.store": ("tracekit.events", "tracekit.errors", "tracekit.escape"),
     "tracekit.importers": (
         "tracekit.events",
@@ -30,8 +32,9 @@ ALLOWED: dict[str, tuple[str, ...] | None] = {
     "collectors": ("tracekit.events", "tracekit.store", "tracekit.ftrace", "tracekit.errors"),
     "lab": ("tracekit.errors",),
     "replay.models": (),
-    "replay.engine": ("tracekit.events", "tracekit.errors"),
+    "replay.engine": ("tracekit.events", "tracekit.errors", "tracekit.compiled"),
     "replay.linger": (
+        "tracekit.compiled",
         "replay.models",
         "replay.engine",
         "tracekit.events",
@@ -48,6 +51,7 @@ ALLOWED: dict[str, tuple[str, ...] | None] = {
     ),
     "replay": (
         "replay",
+        "tracekit.compiled",
         "tracekit.events",
         "tracekit.store",
         "tracekit.findings",

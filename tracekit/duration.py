@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 
 from tracekit.errors import UsageError
 
@@ -26,6 +25,8 @@ def parse_duration(text: str, option: str) -> int:
     if unit not in _UNITS:
         what = f"has no unit we know ({unit!r})" if unit else "has no unit"
         raise UsageError(f"{option} {text!r} {what}", help=f"units: {', '.join(_UNITS)}")
+    from decimal import Decimal  # which nobody needs who asks for help
+
     ns = int(Decimal(number) * _UNITS[unit])
     if ns > _MAX_NS:
         raise UsageError(f"{option} {text!r} is more than a year")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from tracekit.escape import html_table
+from tracekit.severity import Severity
 
 __all__ = (
     "Confidence",
@@ -26,19 +27,6 @@ __all__ = (
     "VmRef",
     "finding_id",
 )
-
-
-class Severity(Enum):
-    """How bad: an error is a broken promise, a warning is doubt or a near miss."""
-
-    ERROR = "error"
-    WARNING = "warning"
-    NOTE = "note"
-
-    @property
-    def rank(self) -> int:
-        """0 for the worst; sorts a report."""
-        return ("error", "warning", "note").index(self.value)
 
 
 class Confidence(Enum):

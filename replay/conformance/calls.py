@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from replay.conformance.kernel import layout as K
-from replay.engine.loading import kernel_module
-from replay.engine.stream import fill, merge
+from replay.engine.columns import Columns
+from tracekit.compiled.kernels import kernel_module
 
 __all__ = ("COLUMNS", "CallStream", "load_kernel")
 
@@ -89,8 +88,8 @@ _TAKEN = (
 )
 
 
-def load_kernel(name: str, *, compiled: bool) -> ModuleType:
-    """A module of the kernel, compiled by numba or as plain Python."""
+def load_kernel(name: str, *, compiled: bool) -> Any:
+    """A module of the kernel, as machine code or as plain Python."""
     return kernel_module("replay.conformance.kernel", name, compiled=compiled)
 
 
@@ -102,6 +101,8 @@ class CallStream:
 
     def __init__(self, events: Mapping[str, int], *, compiled: bool) -> None:
         self._kernel = load_kernel("frames", compiled=compiled)
+        columns = Columns(compiled=compiled)
+        self._fill, self._merge = columns.fill, columns.merge
         self._entered = int(bool(events.get("ioctl.entered")))
         self._frames = np.zeros((0, K.F_COLS), np.int64)
         self._numbers: dict[int, int] = {}
@@ -135,19 +136,17 @@ class CallStream:
         rows = np.flatnonzero(kinds)
         if not len(rows):
             return np.empty((0, K.C_COLS), np.int64)
-        if 8 * len(rows) < batch.num_rows:  # else it is cheaper to go over all
-            batch, kinds = batch.take(pa.array(rows)), kinds[rows]
         there = {name: batch.column(i) for i, name in enumerate(batch.schema.names)}
-        b = np.empty((K.B_COLS, batch.num_rows), np.int64)
-        b[K.B_EV] = kinds
+        b = np.empty((K.B_COLS, len(rows)), np.int64)
+        b[K.B_EV] = kinds[rows]
         for at, name in _TAKEN:
             if name in there:
-                fill(b[at], there[name])
+                self._fill(b[at], there[name], rows)
             else:
                 b[at] = K.NULL
         if "iova" in there:
-            merge(b[K.B_ADDR], there["iova"], over=True)
-        self._threads(b, there.get("tid"), there.get("pid"))
+            self._merge(b[K.B_ADDR], there["iova"], rows, over=True)
+        self._threads(b, self._numbers_of(there, "tid", rows), self._numbers_of(there, "pid", rows))
         out = np.empty((2 * b.shape[1] + 2 * len(self._frames) + 4, K.C_COLS), np.int64)
         return out[: self._kernel.extract(b, self._entered, self._frames, out)]
 
@@ -156,12 +155,19 @@ class CallStream:
         out = np.empty((2 * len(self._frames) + 4, K.C_COLS), np.int64)
         return out[: self._kernel.flush_runs(self._frames, out)]
 
+    def _numbers_of(self, there: Mapping[str, pa.Array], name: str, rows: Any) -> Any:
+        """A column's values at these rows; None if it has none at all."""
+        array = there.get(name)
+        if array is None or array.null_count == len(array):
+            return None
+        out = np.empty(len(rows), np.int64)
+        self._fill(out, array, rows)
+        return out
+
     def _threads(self, b: Any, tids: Any, pids: Any) -> None:
-        if tids is None or tids.null_count == len(tids):
+        if tids is None:
             b[K.B_THREAD] = 0
             return
-        tids = _numbers(tids)
-        pids = None if pids is None or pids.null_count == len(pids) else _numbers(pids)
         known, numbers, first = _numbered(tids)
         forks = np.flatnonzero(b[K.B_EV] == K.E_FORK).tolist()
         seen = [(at, max(t, 0)) for t, at in zip(known, first, strict=True)]
@@ -194,10 +200,3 @@ def _numbered(values: Any) -> tuple[list[int], Any, list[int]]:
     distinct, first, of_run = np.unique(values[runs], return_index=True, return_inverse=True)
     of = np.repeat(of_run, np.diff(runs, append=len(values)))
     return distinct.tolist(), of, runs[first].tolist()
-
-
-def _numbers(array: pa.Array) -> Any:
-    """An Arrow integer array as int64, nulls as NULL."""
-    out = np.empty(len(array), np.int64)
-    fill(out, array)
-    return out

@@ -18,15 +18,13 @@ from replay.conformance.calls import CallStream
 from replay.conformance.listeners import Listeners, ListenerTally
 from replay.conformance.machines import Machines
 from replay.conformance.matcher import GENERATIONS, Deviation, Matcher, Tally
+from replay.engine.engine import worth_compiling
 
 __all__ = ("AUTO", "AUTO_FROM", "AUTO_SHARE", "Conformance", "Fit", "Follower")
 
 AUTO = "auto"
 AUTO_SHARE = 0.8
 AUTO_FROM = 3
-
-PLAIN_BELOW = 20_000
-LOAD_FROM = 2_500
 
 
 @dataclass(frozen=True)
@@ -72,10 +70,7 @@ class Follower:
         self, events: Mapping[str, int], *, generation: str = AUTO, compiled: bool | None = None
     ) -> None:
         if compiled is None:
-            from replay.engine.kernel.cache import is_cached
-
-            total = sum(events.values())
-            compiled = total >= PLAIN_BELOW or (total >= LOAD_FROM and is_cached())
+            compiled = worth_compiling(sum(events.values()))
         self._asked = generation
         self._stream = CallStream(events, compiled=compiled)
         punches = bool(events.get("fallocate.entered"))

@@ -25,8 +25,10 @@ import pyarrow as pa
 from replay.checks.violations import Violations
 from replay.conformance.conformance import Follower
 from replay.conformance.kernel import layout as K
+from replay.conformance.kernel import state as S
 from replay.conformance.told import KIND, add_conformance
 from replay.engine.kept import Kept, State, told_apart
+from tracekit.compiled.kernels import CompiledModule
 from tracekit.errors import TraceFormatError
 
 __all__ = ("FollowerPart",)
@@ -42,7 +44,7 @@ _SCRATCH = {
     "Listeners": frozenset(("_events",)),
 }
 """By class, attributes whose values mean nothing between batches, or are the new follower's own."""
-_CODE = (ModuleType, FunctionType, MethodType, BuiltinFunctionType)
+_CODE = (ModuleType, CompiledModule, FunctionType, MethodType, BuiltinFunctionType)
 _PLAIN = (type(None), bool, int, float, str)
 _TELLING = (
     ("ioctl.entered",), ("fallocate.entered",), ("fallocate.entered", "madvise.entered"),
@@ -347,8 +349,8 @@ def _check_indices(kept: Kept, follower: Any) -> None:
     known = min(len(frames), len(follower._stream.tids))
     kept.check(all(type(n) is int and 0 <= n < known for n in numbers), "root")
     for matcher in follower._matchers:
-        kernel, threads, pending = matcher._kernel, matcher._threads, matcher._pending
-        for column in (kernel.T_HEAD, kernel.T_TAIL, kernel.T_ATTR):
+        threads, pending = matcher._threads, matcher._pending
+        for column in (S.T_HEAD, S.T_TAIL, S.T_ATTR):
             kept.indices("root", threads[:, column], max(len(pending), 1), first=-1)
         kept.indices("root", matcher._follower, max(len(pending), 1), first=-1)
         kept.check(len(matcher._follower) == len(matcher._used) == len(pending), "root")
@@ -357,8 +359,8 @@ def _check_indices(kept: Kept, follower: Any) -> None:
         processes = matcher._processes
         kept.check(len(threads) == len(processes), "root")
         for column, most in (
-            (kernel.P_NC, kernel.MOST_CONTAINERS),
-            (kernel.P_NSLOTS, kernel.MOST_SLOTS),
+            (S.P_NC, S.MOST_CONTAINERS),
+            (S.P_NSLOTS, S.MOST_SLOTS),
         ):
             kept.indices("root", processes[:, column], most + 1)
         kept.indices("root", matcher._counts[1:2], len(matcher._data) + 1)

@@ -9,6 +9,7 @@ import numpy as np
 
 from replay.conformance.calls import load_kernel
 from replay.conformance.kernel import layout as K
+from replay.conformance.kernel import state as S
 from replay.conformance.order import PERIOD, InOrder
 
 __all__ = ("GENERATIONS", "Call", "Deviation", "Matcher", "Tally")
@@ -131,23 +132,22 @@ class Matcher:
         leaves: bool = False,
         beside: int = 0,
     ) -> None:
-        kernel = load_kernel("follow", compiled=compiled)
+        self._kernel = load_kernel("follow", compiled=compiled)
         self.generation = generation
         self.left: list[Any] = []
         self._order = InOrder() if leaves else None
         self._reached = 0
         self._places = np.zeros(0, np.int64)
-        self._kernel = kernel
         self._number = GENERATIONS[generation]
         self._discards = np.array([punches, discards], np.int64)
-        self._processes = np.zeros((0, kernel.P_COLS), np.int64)
-        self._threads = np.zeros((0, kernel.T_COLS), np.int64)
+        self._processes = np.zeros((0, S.P_COLS), np.int64)
+        self._threads = np.zeros((0, S.T_COLS), np.int64)
         self._table = _table(1 << 6)
         self._data = np.zeros((4, K.CHUNK), np.uint8)
         self._most_rows = MOST_ROWS // (1 + beside)
         self._counts = np.zeros(3, np.int64)
         self._totals = np.zeros(K.N_COLS, np.int64)
-        self._walk = np.zeros(kernel.S_SIZE, np.int64)
+        self._walk = np.zeros(S.S_SIZE, np.int64)
         self._pending = np.zeros((0, K.C_COLS), np.int64)
         self._used = np.zeros(0, np.int8)
         self._follower = np.zeros(0, np.int64)
@@ -228,13 +228,12 @@ class Matcher:
 
     def _grow(self, calls: Any) -> None:
         """Room for the threads, processes and chunks of memory that these calls touch."""
-        kernel = self._kernel
         most = int(calls[:, [K.C_THREAD, K.C_PROC]].max(initial=0)) + 1
         if most > len(self._threads):
-            threads = np.zeros((2 * most, kernel.T_COLS), np.int64)
-            threads[:, [kernel.T_HEAD, kernel.T_TAIL, kernel.T_ATTR]] = -1
+            threads = np.zeros((2 * most, S.T_COLS), np.int64)
+            threads[:, [S.T_HEAD, S.T_TAIL, S.T_ATTR]] = -1
             threads[: len(self._threads)] = self._threads
-            processes = np.zeros((2 * most, kernel.P_COLS), np.int64)
+            processes = np.zeros((2 * most, S.P_COLS), np.int64)
             processes[: len(self._processes)] = self._processes
             self._threads, self._processes = threads, processes
         changes = calls[(calls[:, K.C_KIND] == K.K_ATTR) & (calls[:, K.C_SIZE] > 0)]
@@ -257,16 +256,16 @@ class Matcher:
         need: int = (int(self._counts[0]) + len(edges) * owners + min(inner, 1 << 20)) * 2
         if need > len(self._table):
             old, self._table = self._table, _table(1 << (need - 1).bit_length())
-            kernel = load_kernel("pages", compiled=False)
+            slot = load_kernel("pages", compiled=False)._slot
             for row in old[old[:, K.H_KEY] != -1]:
-                self._table[kernel._slot(self._table, int(row[K.H_KEY]))] = row
+                self._table[slot(self._table, int(row[K.H_KEY]))] = row
 
     def _keep(self, calls: Any, used: Any, follower: Any, places: Any) -> None:
         """What is pending stays, renumbered; of the rest the unexplained DMA calls are left."""
-        kernel, threads = self._kernel, self._threads
+        threads = self._threads
         pending: list[int] = []
-        for thread in np.flatnonzero(threads[:, kernel.T_HEAD] >= 0).tolist():
-            row = int(threads[thread, kernel.T_HEAD])
+        for thread in np.flatnonzero(threads[:, S.T_HEAD] >= 0).tolist():
+            row = int(threads[thread, S.T_HEAD])
             while row >= 0:
                 pending.append(row)
                 row = int(follower[row])
@@ -283,27 +282,27 @@ class Matcher:
                 self.left.append(free)
         self._pending, self._used, self._places = calls[keep], used[keep], places[keep]
         self._follower = np.array([place.get(int(f), -1) for f in follower[keep]], np.int64)
-        for column in (kernel.T_HEAD, kernel.T_TAIL, kernel.T_ATTR):
+        for column in (S.T_HEAD, S.T_TAIL, S.T_ATTR):
             old = threads[:, column]
             threads[:, column] = [place.get(int(row), -1) for row in old]
 
     def _let_go(self, follower: Any, places: Any) -> None:
         """Threads forget the old calls that no attribute change followed: none will be theirs."""
-        kernel, threads = self._kernel, self._threads
-        waiting = (threads[:, kernel.T_HEAD] >= 0) & (threads[:, kernel.T_ATTR] < 0)
+        threads = self._threads
+        waiting = (threads[:, S.T_HEAD] >= 0) & (threads[:, S.T_ATTR] < 0)
         for thread in np.flatnonzero(waiting).tolist():
-            row = int(threads[thread, kernel.T_HEAD])
+            row = int(threads[thread, S.T_HEAD])
             while row >= 0 and places[row] < self._reached - PERIOD:
                 row = int(follower[row])
-                threads[thread, kernel.T_COUNT] -= 1
-            threads[thread, kernel.T_HEAD] = row
+                threads[thread, S.T_COUNT] -= 1
+            threads[thread, S.T_HEAD] = row
             if row < 0:
-                threads[thread, kernel.T_TAIL] = -1
+                threads[thread, S.T_TAIL] = -1
 
     def _spaces(self, process: int) -> tuple[int, ...]:
         row = self._processes[process]
-        first = self._kernel.P_CONTAINERS
-        return tuple(row[first : first + row[self._kernel.P_NC]].tolist())
+        first = S.P_CONTAINERS
+        return tuple(row[first : first + row[S.P_NC]].tolist())
 
     def _tell(self, row: Any, calls: Any, rows: Any) -> _Told:
         listed = rows[int(row[K.D_FIRST]) : int(row[K.D_FIRST] + row[K.D_COUNT])].tolist()

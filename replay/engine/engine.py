@@ -12,10 +12,10 @@ import pyarrow as pa
 from replay.engine.keeping import kept_arrays, restored_arrays
 from replay.engine.kept import Kept, State, told_apart
 from replay.engine.kernel import layout as L
-from replay.engine.kernel.cache import is_cached
 from replay.engine.runs import SETTLED, runs
 from replay.engine.settling import MORE, MORE_OPEN, MORE_PAGES, settle
 from replay.engine.stream import EventStream, load_kernel
+from tracekit.compiled.kernels import compiled_before
 
 __all__ = (
     "JUDGED",
@@ -103,7 +103,7 @@ class Engine:
         if compiled is None:
             compiled = worth_compiling(sum(events.values()) if rows is None else rows)
         self._frames = load_kernel(compiled=compiled)
-        self.stream = EventStream()
+        self.stream = EventStream(compiled=compiled)
         self._records: list[Any] = []
         self._waiting, self._most_waiting = 0, MOST_WAITING
         g = np.zeros(L.G_SIZE, np.int64)
@@ -298,7 +298,9 @@ class Engine:
 
 def worth_compiling(rows: int) -> bool:
     """Whether a trace of so many events is done sooner by the compiled kernel."""
-    return rows >= PLAIN_BELOW or (rows >= LOAD_FROM and is_cached())
+    if rows >= PLAIN_BELOW:
+        return True
+    return rows >= LOAD_FROM and compiled_before("replay.engine.kernel", "frames.run")
 
 
 def judge(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from replay.engine.columns import Columns
 from replay.engine.kept import Kept, State
 from replay.engine.kernel import layout as L
-from replay.engine.loading import kernel_module
 from replay.engine.marks import Marks
+from tracekit.compiled.kernels import kernel_module
 
-__all__ = ("COLUMNS", "EventStream", "fill", "integers", "load_kernel", "merge", "nulls")
+__all__ = ("COLUMNS", "EventStream", "load_kernel")
 
 COLUMNS: tuple[str, ...] = (
     "ts_ns",
@@ -96,8 +96,8 @@ _INTERRUPT = 0x08 | 0x10
 _TID_LIMIT = 1 << 22  # the kernel's own bound on thread ids
 
 
-def load_kernel(*, compiled: bool) -> ModuleType:
-    """The kernel's ``frames`` module, compiled by numba or as plain Python."""
+def load_kernel(*, compiled: bool) -> Any:
+    """The kernel's ``frames`` module, as machine code or as plain Python."""
     return kernel_module("replay.engine.kernel", "frames", compiled=compiled)
 
 
@@ -107,7 +107,8 @@ class EventStream:
     ``tids[i]`` is the thread id behind thread number ``i``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, compiled: bool = False) -> None:
+        self._columns = Columns(compiled=compiled)
         self.tids: list[int] = []
         self._number: dict[int, int] = {}
         self._lut = np.zeros(_TID_LIMIT, np.int32)  # number + 1: untouched zeros cost no memory
@@ -172,13 +173,13 @@ class EventStream:
         out = self._out
         get = {name: record_batch.column(i) for i, name in enumerate(record_batch.schema.names)}
         for column, name in _PLAIN:
-            fill(out[column], get[name])
-        merge(out[L.B_ADDR], get["gpa"])
-        merge(out[L.B_SIZE], get["unmapped"], over=True)
+            self._columns.fill(out[column], get[name])
+        self._columns.merge(out[L.B_ADDR], get["gpa"])
+        self._columns.merge(out[L.B_SIZE], get["unmapped"], over=True)
         rare = self._codes(get["event"], out)
         if get["context"].null_count < n:
             bits = np.full(n, L.NULL, np.int64)
-            fill(bits, get["context"])
+            self._columns.fill(bits, get["context"])
             out[L.B_EV][(bits > 0) & (bits & _INTERRUPT != 0)] = L.EV_OTHER
         self._threads(out[L.B_THREAD])
         for i in rare.get("process.fork", ()):
@@ -258,38 +259,3 @@ _PLAIN = (
     (L.B_UNTIL, "until_ns"),
     (L.B_PROC, "pid"),
 )
-
-
-def integers(array: pa.Array) -> Any:
-    """An Arrow integer array's values, unsigned ones with their bits; under nulls they mean
-    nothing."""
-    dtype = np.dtype(array.type.to_pandas_dtype())
-    values = np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
-    return values.view(np.int64) if dtype == np.uint64 else values
-
-
-def nulls(array: pa.Array) -> Any:
-    """Where an Arrow array is null."""
-    bitmap = np.frombuffer(array.buffers()[0], np.uint8)
-    bits = np.unpackbits(bitmap, count=array.offset + len(array), bitorder="little")
-    return bits[array.offset :] == 0
-
-
-def fill(row: Any, array: pa.Array) -> None:
-    """Write an Arrow integer array into an int64 row, nulls as NULL."""
-    if array.null_count == len(array):
-        row[:] = L.NULL
-        return
-    row[:] = integers(array)
-    if array.null_count:
-        row[nulls(array)] = L.NULL
-
-
-def merge(row: Any, array: pa.Array, *, over: bool = False) -> None:
-    """Write an array's values where the row is NULL; with ``over`` wherever the array has one."""
-    if array.null_count == len(array):
-        return
-    have = ~nulls(array) if array.null_count else np.ones(len(array), bool)
-    if not over:
-        have &= row == L.NULL
-    np.copyto(row, integers(array).astype(np.int64, copy=False), where=have)

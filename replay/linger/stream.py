@@ -5,10 +5,7 @@ Only events of sockets are looked at; the rest of a batch costs one look at its 
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,6 +14,7 @@ import pyarrow as pa
 from replay.engine.kept import Kept, State
 from replay.linger.kernel import layout as L
 from replay.linger.numbers import Numbers, distinct
+from tracekit.compiled.kernels import kernel_module
 from tracekit.events import event_columns
 
 __all__ = ("COLUMNS", "LingerStream", "columns_of", "concerns", "load_kernel")
@@ -116,17 +114,9 @@ def columns_of(events: Mapping[str, int]) -> Sequence[str]:
     return [c for c in COLUMNS if c in filled]
 
 
-def load_kernel(*, compiled: bool) -> ModuleType:
-    """The kernel's ``frames`` module, compiled by numba or as plain Python."""
-    if compiled:
-        return importlib.import_module("replay.linger.kernel.frames")
-    name = "replay.linger.kernel_plain"
-    if name not in sys.modules:
-        package = ModuleType(name)
-        package.__path__ = list(importlib.import_module("replay.linger.kernel").__path__)
-        package.__package__ = name
-        sys.modules[name] = package
-    return importlib.import_module(f"{name}.frames")
+def load_kernel(*, compiled: bool) -> Any:
+    """The kernel's ``frames`` module, as machine code or as plain Python."""
+    return kernel_module("replay.linger.kernel", "frames", compiled=compiled)
 
 
 class LingerStream:

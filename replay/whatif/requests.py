@@ -17,13 +17,13 @@ import numpy as np
 
 from replay.conformance.calls import COLUMNS, CallStream
 from replay.conformance.kernel import layout as K
+from replay.engine.engine import worth_compiling
 from replay.models.range_set import RangeSet
 from tracekit.store import Trace
 
 __all__ = ("Kind", "Request", "Requests", "requests_of")
 
 PAGE = 4096
-PLAIN_BELOW = 20_000
 MOST_ADDRESS = 1 << 52
 
 
@@ -87,8 +87,7 @@ def requests_of(
 
     :raises TraceFormatError: the trace breaks off or is damaged
     """
-    compiled = trace.manifest.rows >= PLAIN_BELOW
-    stream = CallStream(trace.manifest.events, compiled=compiled)
+    stream = CallStream(trace.manifest.events, compiled=worth_compiling(trace.manifest.rows))
     parts, done = [], 0
     for batch in trace.batches(COLUMNS):
         parts.append(stream.feed(batch))

@@ -28,8 +28,8 @@ from fuzz.recordings import (
     rebuilt,
 )
 
+from tracekit.compiled.kernels import kernel
 from tracekit.errors import TracekitError, UsageError
-from tracekit.ftrace._jit import kernel
 from tracekit.ftrace.event_format import parse_format
 from tracekit.ftrace.kallsyms import Kallsyms
 from tracekit.ftrace.probes import parse_definitions

@@ -39,6 +39,8 @@ def progress(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from tracekit.compiled.function import told_of_builds
+
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
@@ -47,7 +49,13 @@ def progress(
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(visible(doing, 40), total=total, rows="")
-        yield lambda done: bar.update(task, completed=done, rows=f"{done:,} {unit}")
+
+        def compiling(begins: bool) -> None:
+            said = "compiling, once for this machine" if begins else visible(doing, 40)
+            bar.update(task, description=said)
+
+        with told_of_builds(compiling):
+            yield lambda done: bar.update(task, completed=done, rows=f"{done:,} {unit}")
 
 
 def write_output(text: str, to: Path | None) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tracekit.cli.console import colour_wanted, progress, write_output
 from tracekit.errors import TracekitError
-from tracekit.findings import ReplayResult, Severity
+from tracekit.severity import Severity
+
+if TYPE_CHECKING:
+    from tracekit.findings import ReplayResult
 
 __all__ = ("Expected", "demo", "found_exactly")
 

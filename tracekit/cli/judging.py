@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracekit.cli.duration import parse_duration
-from tracekit.findings import ReplayResult
 
 if TYPE_CHECKING:
+    from tracekit.findings import ReplayResult
     from tracekit.store import Trace
 
 __all__ = ("Judging",)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tracekit.cli.console import colour_wanted, progress, write_output
 from tracekit.errors import UsageError
-from tracekit.findings import Outcome, ReplayResult, Severity
+from tracekit.severity import Severity
+
+if TYPE_CHECKING:
+    from tracekit.findings import Outcome, ReplayResult
 
 __all__ = ("exit_status", "replay")
 

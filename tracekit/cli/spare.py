@@ -31,5 +31,7 @@ def spare() -> None:
     Nor does Arrow keep memory that it has freed: a trace in pieces needs little at a time.
     """
     sys.meta_path.insert(0, _Absent())
+    # typer's own pydantic would look through all that is installed for plugins.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if sys.platform == "linux":  # where Arrow is always built with it; elsewhere it would warn
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tracekit.compiled.kernels import kernel
 from tracekit.errors import ImportFormatError
 from tracekit.events import EVENT_TYPES
 from tracekit.ftrace import ring_buffer
-from tracekit.ftrace._jit import kernel
 from tracekit.ftrace.columns import Columns, dictionary
 from tracekit.ftrace.event_format import EventFormat
 from tracekit.ftrace.gather import FULL, NEED, RESOLVE, SHORT, gather

@@ -70,7 +70,7 @@ def gather(
     ``doubted`` values that could not be, by kind.  ``comm_of`` -1: unknown.  ``values`` and
     ``valid`` (bits) are [column, row]; ``filled`` counts a column's values.  ``texts`` rows: row,
     column, stream, first byte, bytes.  ``state``: rows so far, texts so far, the stream that needs
-    something.  A kernel: see :mod:`tracekit.ftrace._jit`.
+    something.  A kernel: see :mod:`tracekit.compiled.kernels`.
     """
     streams = len(head)
     room = len(out_ts)

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tracekit.compiled.kernels import kernel
 from tracekit.errors import ImportFormatError
-from tracekit.ftrace._jit import kernel
 from tracekit.ftrace.byte_source import RegularFile
 from tracekit.ftrace.clocks import Stamps
 from tracekit.ftrace.compression import decompress
@@ -21,6 +21,8 @@ MAX_CHUNK_PAGES = 16
 """Pages in a compressed chunk; trace-cmd makes them of ten."""
 MAX_RATIO = 4096
 """How much smaller compression can make a chunk; ten empty pages come to some 2000."""
+AHEAD = 1 << 16
+"""Bytes of chunks that are read at once: their sizes stand before each."""
 
 
 class PageSource(Protocol):
@@ -157,6 +159,7 @@ class PageStream:
         self._where = f"{file.name}, CPU {data.cpu}"
         self._at, self._end = data.offset, data.offset + data.size
         self._held = memoryview(b"")
+        self._ahead, self._ahead_at = b"", self._at
         self._chunks = 0
         self._missing = data.missing
         self._broken: ImportFormatError | None = None
@@ -243,6 +246,10 @@ class PageStream:
             raise ImportFormatError(
                 f"{self._where}: {what} at byte {self._at} ends past the CPU's data; is it cut off?"
             )
-        data = self._file.read(self._at, size, what)
+        begin = self._at - self._ahead_at
+        if begin + size > len(self._ahead):
+            more = min(AHEAD, self._end - self._at, self._file.size - self._at)
+            self._ahead = self._file.read(self._at, max(size, more), what)
+            self._ahead_at, begin = self._at, 0
         self._at += size
-        return data
+        return self._ahead[begin : begin + size]

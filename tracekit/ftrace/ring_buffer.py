@@ -126,7 +126,7 @@ def decode_pages(
     """Find the records of ``pages`` pages in ``words`` (their bytes as u32): 0 or a key of FAULTS.
 
     The arrays and ``state`` are those of :class:`Records`.  A kernel: see
-    :mod:`tracekit.ftrace._jit`.
+    :mod:`tracekit.compiled.kernels`.
     """
     last = state[0]
     raw = state[1]

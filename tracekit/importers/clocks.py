@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tracekit.errors import UsageError
 
@@ -152,6 +151,8 @@ class Anchors:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take what is in a batch; beyond MAX_ANCHORS nothing more."""
+        import pyarrow.compute as pc  # not for everybody who imports: it takes a while
+
         events = batch.column("event")
         present = set(events.dictionary.to_pylist())
         for kind in self._kinds:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tracekit.errors import ImportFormatError, UsageError
 from tracekit.importers._define import Source
@@ -295,6 +294,8 @@ def _shifted(batch: pa.RecordBatch, by_ns: int) -> pa.RecordBatch:
     """The batch with its times moved."""
     if not by_ns or not batch.num_rows:
         return batch
+    import pyarrow.compute as pc
+
     for name in ("ts_ns", "until_ns"):
         times = batch.column(name)
         ends = pc.min_max(times)

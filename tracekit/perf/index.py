@@ -10,9 +10,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tracekit.ftrace._jit import kernel
+from tracekit.compiled.kernels import kernel
 from tracekit.ftrace.ring_buffer import MARK_LOST, Records
-from tracekit.perf.walk import copy
+from tracekit.perf.walk import copy, copy_plain
 
 __all__ = ("CpuIndex", "CpuRecords", "Place")
 
@@ -98,7 +98,7 @@ class CpuRecords:
         self._place = place
         self._index = index
         self._next = 0
-        self._copy = kernel(copy, compile=not small)
+        self._copy = kernel(copy_plain if small else copy, compile=not small)
         self._held = np.empty(0, np.uint8)
 
     @property

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tracekit.compiled.kernels import kernel
 from tracekit.errors import ImportFormatError
-from tracekit.ftrace._jit import kernel
 from tracekit.ftrace.byte_source import Cursor, RegularFile
 from tracekit.ftrace.event_format import EventFormat
 from tracekit.perf.attributes import (

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ("ALIGN", "END", "FAULTS", "FULL", "MAX_CPUS", "SPECIAL", "copy", "walk")
+__all__ = ("ALIGN", "END", "FAULTS", "FULL", "MAX_CPUS", "SPECIAL", "copy", "copy_plain", "walk")
 
 END = 0
 """The next record is not wholly there."""
@@ -58,7 +58,7 @@ def walk(
     ``counts``: samples by row, behind them those of unknown ids.  ``state``: the next record in
     ``data``, samples so far.  Of mappings only the kernel's are special, whose process is -1.
 
-    A kernel: see :mod:`tracekit.ftrace._jit`.
+    A kernel: see :mod:`tracekit.compiled.kernels`.
     """
     p = state[0]
     n = state[1]
@@ -206,8 +206,24 @@ def copy(
 ) -> int:
     """Copy the pieces that lie ``at`` (``source`` begins at ``begin``) ``to`` their places.
 
-    A kernel: see :mod:`tracekit.ftrace._jit`.
+    A kernel: see :mod:`tracekit.compiled.kernels`.
     """
+    for i in range(len(at)):
+        start = at[i] - begin
+        for byte in range(size[i]):
+            target[to[i] + byte] = source[start + byte]
+    return 0
+
+
+def copy_plain(
+    source: Any,
+    begin: int,
+    target: Any,
+    at: npt.NDArray[np.int64],
+    size: npt.NDArray[np.int64],
+    to: npt.NDArray[np.int64],
+) -> int:
+    """:func:`copy` for where it is not compiled, and would go byte by byte."""
     for i in range(len(at)):
         start = at[i] - begin
         target[to[i] : to[i] + size[i]] = source[start : start + size[i]]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import jit
+from tracekit.compiled.kernels import jit
+
 from .expect import differ, expect, next_call
 from .layout import *
 from .memory import find_memory

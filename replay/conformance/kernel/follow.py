@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import entry, jit, spliced
+from tracekit.compiled.kernels import entry, jit, spliced
+
 from .conclude import is_owed, report_call
 from .containers import add_container, drop_container, is_foreign, tell_container
 from .layout import *
@@ -32,8 +33,7 @@ from .spans import covers, end_of, end_page, first_page, minus
 from .state import *
 from .v4 import finish_v4
 
-__all__ = ("P_COLS", "P_CONTAINERS", "P_NC", "S_SIZE", "T_ATTR", "T_COLS", "T_HEAD", "T_TAIL",
-           "match")  # fmt: skip
+__all__ = ("match",)
 
 MOST_BEFORE = 64
 """Calls of a thread that are remembered while it has no conversion open."""

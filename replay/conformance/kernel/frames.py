@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import entry, jit
+from tracekit.compiled.kernels import entry, jit
+
 from .layout import *
 from .spans import plus
 

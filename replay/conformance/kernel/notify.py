@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import jit
+from tracekit.compiled.kernels import jit
+
 from .containers import hears
 from .expect import expect, expect_pieces
 from .layout import *

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import jit
+from tracekit.compiled.kernels import jit
+
 from .layout import CHUNK, CHUNK_SHIFT, H_KEY, H_ROW, H_UNIFORM
 from .rows import fill_unknown, first_of, states_in
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import jit
+from tracekit.compiled.kernels import jit
+
 from .conclude import report_call
 from .containers import add_container, doubt, in_doubt, is_foreign, note_foreign, place_of
 from .layout import *

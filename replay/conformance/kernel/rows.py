@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import jit
+from tracekit.compiled.kernels import jit
 
 __all__ = ("fill_unknown", "first_of", "states_in")
 
-if (__package__ or "").endswith("_plain"):
+if not (__package__ or "").endswith("_compiled"):
     import numpy as np
 
     def states_in(data: Any, row: int, a: int, b: int) -> int:

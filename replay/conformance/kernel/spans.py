@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import jit
+from tracekit.compiled.kernels import jit
+
 from .layout import C_ADDR, C_SIZE, NULL, PAGE, TOP
 
 __all__ = ("covers", "end_of", "end_page", "first_page", "minus", "plus")

@@ -1,5 +1,5 @@
 """The engine's inner loop: plain functions over integer arrays, compiled by numba or not.
 
 The modules of this folder import each other relatively, so that the folder can be loaded twice: as
-``replay.engine.kernel`` (compiled) and as ``replay.engine.kernel_plain`` (not).
+``replay.engine.kernel`` and, when it is compiled, under another name (tracekit/compiled).
 """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import jit, spliced
+from tracekit.compiled.kernels import jit, spliced
+
 from .conversions import attribute_change, gmem_attributes
 from .discards import discard_done
 from .dma import destroy_ioas, map_done, unmap_done
@@ -127,6 +128,8 @@ def open_frame(k: Any, b: Any, i: int, thread: int, op: int) -> None:
         notice_gap(k, proc, b[B_TS, i])
         k.T[proc, P_OPEN] += 1
         t[T_COUNTED] = 1
+    elif op == OP_GMEM_ATTR:  # after which nothing is known that could be over
+        notice_gap(k, proc, b[B_TS, i])
 
 
 @spliced

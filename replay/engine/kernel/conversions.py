@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import jit
+from tracekit.compiled.kernels import jit
+
 from .identity import process_of
 from .in_hand import END_NOW, end_in_hand, in_conversion, meet_in_hand, take_in_hand
 from .layout import *

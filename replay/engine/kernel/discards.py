@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import jit
+from tracekit.compiled.kernels import jit
+
 from .conversions import settle_returned
 from .identity import process_of
 from .in_hand import discarded_in_hand

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import jit, spliced
+from tracekit.compiled.kernels import jit, spliced
+
 from .conversions import valid
 from .identity import has_ended, process_of
 from .in_hand import fail_in_hand, in_conversion

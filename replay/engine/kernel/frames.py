@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import entry, jit, spliced
+from tracekit.compiled.kernels import entry, jit, spliced
+
 from .calls import (
     closing,
     container_of_frame,

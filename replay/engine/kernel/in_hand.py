@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import jit
+from tracekit.compiled.kernels import jit
+
 from .identity import process_of
 from .layout import *
 from .planes import both, sane, tally, wide

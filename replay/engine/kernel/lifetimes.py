@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import jit
+from tracekit.compiled.kernels import jit
+
 from .calls import notice_gap
 from .conversions import settle_returned
 from .dma import forget_range, leaked, none_left

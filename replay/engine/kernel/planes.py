@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ._jit import jit
+from tracekit.compiled.kernels import jit
+
 from .layout import *
 
 

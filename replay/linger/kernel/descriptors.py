@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tracekit.compiled.kernels import entry, inlined
+
 from . import layout as L
-from ._jit import entry, jit
 
 __all__ = ("closed", "dropped", "let_go", "looked_up", "made", "names")
 
@@ -14,14 +15,14 @@ MOST_LEFT = 64
 MOST_LEFT_OF_ALL = 1 << 16
 
 
-@jit
+@inlined
 def names(k: Any, t: int) -> int:
     """The socket that the thread's system call is made on, or -1."""
     at = k.T[t, L.T_IN_FD]
     return looked_up(k, t, at) if at >= 0 and k.T[t, L.T_IN] else -1
 
 
-@jit
+@inlined
 def looked_up(k: Any, t: int, at: int) -> int:
     """What a descriptor stands for: what its process made it, or had from its parent."""
     F, T, O = k.F, k.T, k.O  # noqa: E741
@@ -48,7 +49,7 @@ def looked_up(k: Any, t: int, at: int) -> int:
     return int(o)
 
 
-@jit
+@inlined
 def made(k: Any, at: int, kind: int, ts: int) -> None:
     """A descriptor names a new socket, without SO_LINGER."""
     g, O = k.g, k.O  # noqa: E741
@@ -65,7 +66,7 @@ def made(k: Any, at: int, kind: int, ts: int) -> None:
     k.F[at, L.F_OBJ], k.F[at, L.F_SINCE] = o, ts
 
 
-@jit
+@inlined
 def dropped(k: Any, at: int) -> None:
     """A descriptor names its socket no more."""
     o = k.F[at, L.F_OBJ]
@@ -74,7 +75,7 @@ def dropped(k: Any, at: int) -> None:
         unnamed(k, o)
 
 
-@jit
+@inlined
 def unnamed(k: Any, o: int) -> None:
     """A socket is named by one thing less."""
     g, O = k.g, k.O  # noqa: E741
@@ -88,7 +89,7 @@ def unnamed(k: Any, o: int) -> None:
         g[L.G_FREE_OBJS] = o
 
 
-@jit
+@inlined
 def closed(k: Any, t: int, at: int, ts: int) -> None:
     """A descriptor is closed; a child that was forked before still has what it named."""
     g, F, O = k.g, k.F, k.O  # noqa: E741

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tracekit.compiled.kernels import inlined
+
 from . import layout as L
-from ._jit import jit
 
 __all__ = (
     "begin",
@@ -24,7 +25,7 @@ EXITS_NS = 10_000_000_000
 """A process whose exit was lost so long ago has closed its sockets."""
 
 
-@jit
+@inlined
 def unsent_why(k: Any, s: int) -> int:
     """Why the unsent bytes of a side are not known; KNOWN if they are."""
     g, S = k.g, k.S
@@ -47,14 +48,14 @@ def unsent_why(k: Any, s: int) -> int:
     return L.KNOWN if S[s, L.S_LOOP] else L.Y_ONE_SIDED
 
 
-@jit
+@inlined
 def unsent(k: Any, s: int) -> int:
     """Bytes taken from the application and not handed over; they are known."""
     handed = k.S[s, L.S_C] if k.g[L.G_HAS_SENT] else k.S[s, L.S_R]
     return int(k.S[s, L.S_A] - handed)
 
 
-@jit
+@inlined
 def emit(k: Any, row: Any) -> None:
     """Tell a record."""
     n = k.g[L.G_OUT]
@@ -62,14 +63,14 @@ def emit(k: Any, row: Any) -> None:
     k.g[L.G_OUT] = n + 1
 
 
-@jit
+@inlined
 def copy(to: Any, row: Any) -> None:
     """An assignment of a slice would need reference counts."""
     for c in range(L.R_COLS):
         to[c] = row[c]
 
 
-@jit
+@inlined
 def new_life(k: Any, s: int, ts: int, seq: int, kind: int) -> None:
     """A connection begins between these addresses; what was there before is over."""
     S = k.S
@@ -91,7 +92,7 @@ def new_life(k: Any, s: int, ts: int, seq: int, kind: int) -> None:
     S[s, L.S_START], S[s, L.S_START_SEQ], S[s, L.S_TYPE], S[s, L.S_EST] = ts, seq, kind, 0
 
 
-@jit
+@inlined
 def bind(k: Any, sk: int, s: int) -> None:
     """A kernel socket is that of a side, as a probe tells; what it has sent is the side's."""
     K, S = k.K, k.S
@@ -104,7 +105,7 @@ def bind(k: Any, sk: int, s: int) -> None:
         S[s, L.S_SK] = sk
 
 
-@jit
+@inlined
 def end_life(k: Any, s: int, ts: int) -> None:
     """Tell the close of a side, with all that came after it."""
     S, E, g = k.S, k.E, k.g
@@ -117,7 +118,7 @@ def end_life(k: Any, s: int, ts: int) -> None:
     S[s, L.S_CLOSED] = 0
 
 
-@jit
+@inlined
 def linger_of(k: Any, s: int, o: int, row: Any) -> None:
     """SO_LINGER as the socket's setsockopt() calls left it."""
     g, O = k.g, k.O  # noqa: E741
@@ -144,7 +145,7 @@ def linger_of(k: Any, s: int, o: int, row: Any) -> None:
     row[L.R_OPT_TS], row[L.R_OPT_SEQ] = O[mine, L.O_OPT_TS], O[mine, L.O_OPT_SEQ]
 
 
-@jit
+@inlined
 def begin(k: Any, t: int, kind: int, level: int, ts: int, seq: int) -> None:
     """Open a record on a thread."""
     row = k.Q[t]
@@ -167,7 +168,7 @@ def begin(k: Any, t: int, kind: int, level: int, ts: int, seq: int) -> None:
     k.T[t, L.T_OPEN], k.T[t, L.T_TRANS] = kind, -1
 
 
-@jit
+@inlined
 def facts(k: Any, t: int, s: int, o: int) -> None:
     """Fill the open record of a thread with what is known of its socket now.
 
@@ -204,7 +205,7 @@ def facts(k: Any, t: int, s: int, o: int) -> None:
     linger_of(k, s, o, row)
 
 
-@jit
+@inlined
 def finish_bracket(k: Any, t: int, s: int, ts: int, seq: int) -> None:
     """The open record's bracket ends: tell it, or keep it until the connection is gone."""
     row, S, g, T = k.Q[t], k.S, k.g, k.T

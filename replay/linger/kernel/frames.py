@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tracekit.compiled.kernels import entry, inlined
+
 from . import layout as L
-from ._jit import entry, jit
 from .descriptors import closed, dropped, let_go, looked_up, made, names
 from .facts import begin, bind, emit, end_life, facts, finish_bracket
 from .numbering import look_up, place
@@ -62,7 +63,7 @@ def tell(k: Any, sides: Any, at: int) -> int:
     return int(sides.shape[0])
 
 
-@jit
+@inlined
 def open_call(k: Any, t: int, event: int, b: Any, i: int, argument: int) -> None:
     T = k.T
     T[t, L.T_IN], T[t, L.T_IN_FD] = event, b[L.B_FD, i]
@@ -72,13 +73,13 @@ def open_call(k: Any, t: int, event: int, b: Any, i: int, argument: int) -> None
     T[t, L.T_REL] = 0
 
 
-@jit
+@inlined
 def in_call(k: Any, t: int, event: int) -> bool:
     """The thread is in this system call, and nothing was lost since it began."""
     return bool(k.T[t, L.T_IN] == event and k.T[t, L.T_IN_TS] > k.g[L.G_LOST_UNTIL])
 
 
-@jit
+@inlined
 def option(k: Any, t: int, at: int, on: int, seconds: int, ts: int, seq: int) -> None:
     """SO_LINGER is set; ``on`` NULL: nobody says to what."""
     g, T, O = k.g, k.T, k.O  # noqa: E741
@@ -99,7 +100,7 @@ def option(k: Any, t: int, at: int, on: int, seconds: int, ts: int, seq: int) ->
     O[o, L.O_OPT_TS], O[o, L.O_OPT_SEQ] = ts, seq
 
 
-@jit
+@inlined
 def step(k: Any, b: Any, i: int) -> None:
     """One event."""
     g, T, S = k.g, k.T, k.S
@@ -139,7 +140,7 @@ def step(k: Any, b: Any, i: int) -> None:
         called(k, t, b, i)
 
 
-@jit
+@inlined
 def born(k: Any, child: int, ts: int) -> None:
     """A thread with this number begins."""
     T = k.T
@@ -152,7 +153,7 @@ def born(k: Any, child: int, ts: int) -> None:
     T[child, L.T_BORN] = ts
 
 
-@jit
+@inlined
 def signalled(k: Any, b: Any, i: int) -> None:
     """A signal is sent: to one thread, or to one of a process whose threads are not known."""
     T = k.T
@@ -169,7 +170,7 @@ def signalled(k: Any, b: Any, i: int) -> None:
                 k.Q[t, L.R_SIGNAL] = 2
 
 
-@jit
+@inlined
 def called(k: Any, t: int, b: Any, i: int) -> None:
     """A system call's entry or return."""
     T = k.T
@@ -246,13 +247,13 @@ def called(k: Any, t: int, b: Any, i: int) -> None:
         T[t, L.T_IN] = 0
 
 
-@jit
+@inlined
 def side_of(k: Any, t: int) -> int:
     """The side whose record is open on a thread, or -1."""
     return int(k.T[t, L.T_TRANS])
 
 
-@jit
+@inlined
 def released(k: Any, sk: int) -> int:
     """The side that a kernel socket is known to be as its release begins, or -1.
 
@@ -269,7 +270,7 @@ def released(k: Any, sk: int) -> int:
     return int(s)
 
 
-@jit
+@inlined
 def probed(k: Any, t: int, b: Any, i: int) -> None:
     """A probe on one of vsock's functions."""
     g, T, K, S = k.g, k.T, k.K, k.S

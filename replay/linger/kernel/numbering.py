@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._jit import entry
+from tracekit.compiled.kernels import entry
 
 __all__ = ("look_up", "place")
 

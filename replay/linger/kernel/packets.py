@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tracekit.compiled.kernels import inlined
+
 from . import layout as L
-from ._jit import jit
 from .facts import bind, facts, new_life, unsent, unsent_why
 
 __all__ = ("allocated", "bytes_sent", "done", "received")
@@ -15,7 +16,7 @@ ANSWERED_NS = 2_000_000_000
 """A packet that a thread makes later than this after one it received is no answer to it."""
 
 
-@jit
+@inlined
 def at_zero(k: Any, s: int, ts: int, seq: int) -> None:
     """The side's unsent bytes have just changed: note when nothing was left."""
     S = k.S
@@ -32,7 +33,7 @@ def at_zero(k: Any, s: int, ts: int, seq: int) -> None:
         k.E[s, L.R_SENT], k.E[s, L.R_SENT_SEQ] = ts, seq
 
 
-@jit
+@inlined
 def bytes_sent(k: Any, t: int, sk: int, size: int, ts: int, seq: int) -> None:
     """A packet of a kernel socket was handed over."""
     K, S = k.K, k.S
@@ -46,7 +47,7 @@ def bytes_sent(k: Any, t: int, sk: int, size: int, ts: int, seq: int) -> None:
     at_zero(k, s, ts, seq)
 
 
-@jit
+@inlined
 def belongs(k: Any, sk: int, s: int, size: int, ts: int, seq: int) -> None:
     """On loopback a packet is received just after it was handed over: so it shows whose it was."""
     K, S = k.K, k.S
@@ -61,7 +62,7 @@ def belongs(k: Any, sk: int, s: int, size: int, ts: int, seq: int) -> None:
     at_zero(k, s, ts, seq)
 
 
-@jit
+@inlined
 def done(k: Any, s: int, ts: int, seq: int, sure: bool) -> None:
     """The connection is over, or may be."""
     S = k.S
@@ -76,7 +77,7 @@ def done(k: Any, s: int, ts: int, seq: int, sure: bool) -> None:
         mark_done(k.E[s], ts, seq, sure)
 
 
-@jit
+@inlined
 def mark_done(row: Any, ts: int, seq: int, sure: bool) -> None:
     if row[L.R_MAYBE] == L.NULL:
         row[L.R_MAYBE] = ts
@@ -84,7 +85,7 @@ def mark_done(row: Any, ts: int, seq: int, sure: bool) -> None:
         row[L.R_DONE], row[L.R_DONE_SEQ] = ts, seq
 
 
-@jit
+@inlined
 def broken(k: Any, kind: int, t: int, s: int, ts: int, seq: int, detail: int) -> None:
     """Tell a packet that must not be."""
     row = k.out[k.g[L.G_OUT]]
@@ -99,7 +100,7 @@ def broken(k: Any, kind: int, t: int, s: int, ts: int, seq: int, detail: int) ->
     k.g[L.G_OUT] += 1
 
 
-@jit
+@inlined
 def allocated(k: Any, t: int, called: int, b: Any, i: int) -> None:
     """A packet of one of our sockets is made; ``called``: what the thread's call is made on."""
     g, T, S = k.g, k.T, k.S
@@ -153,14 +154,14 @@ def allocated(k: Any, t: int, called: int, b: Any, i: int) -> None:
     T[t, L.T_LAST_OP] = 0
 
 
-@jit
+@inlined
 def link(k: Any, s: int, o: int) -> None:
     """A side's socket is one that descriptors name."""
     k.S[s, L.S_OBJ] = o
     k.O[o, L.O_SIDE] = s
 
 
-@jit
+@inlined
 def credit(k: Any, t: int, s: int, size: int, ts: int, seq: int) -> None:
     """Data goes out: does it fit what the peer granted, and what the counters said?"""
     g, T, S = k.g, k.T, k.S
@@ -192,7 +193,7 @@ def credit(k: Any, t: int, s: int, size: int, ts: int, seq: int) -> None:
         broken(k, L.CREDIT, t, s, ts, seq, 4)
 
 
-@jit
+@inlined
 def received(k: Any, t: int, b: Any, i: int) -> None:
     """A packet has come to one of our sockets; on loopback it is also one that we made."""
     g, T, S = k.g, k.T, k.S
@@ -231,13 +232,13 @@ def received(k: Any, t: int, b: Any, i: int) -> None:
         S[s, L.S_RECV_TS] = ts
 
 
-@jit
+@inlined
 def is_answer(b: Any, i: int) -> bool:
     """A packet that no socket sent carries no credit: a reset for what nobody is there for."""
     return bool(b[L.B_CMD, i] == L.RST and b[L.B_ARGSZ, i] <= 0)
 
 
-@jit
+@inlined
 def thrown_away(k: Any, s: int, b: Any, i: int) -> None:
     """The peer ends the connection: bytes that it had and its application did not read."""
     S = k.S

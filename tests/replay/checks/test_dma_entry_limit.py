@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from judging import alarms, judge, said
 
-from replay.engine.stream import load_kernel
+from replay.engine.kernel import dma
 from tracekit.findings import Verdict
 
 SETUP = """
@@ -23,8 +22,6 @@ SETUP = """
 @pytest.fixture
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit of 10 entries, near which a container is with 9: 65,535 maps take too long here."""
-    load_kernel(compiled=False)
-    dma = sys.modules["replay.engine.kernel_plain.dma"]
     monkeypatch.setattr(dma, "ENTRIES_HIGH", 9)
     monkeypatch.setattr(dma, "ENTRY_LIMIT", 10)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from typing import Any
 
@@ -13,6 +12,7 @@ from trace_language import trace_of
 
 from replay.engine.engine import PLAIN_WORK, Engine, Judgement
 from replay.engine.kernel import layout as L
+from replay.engine.kernel import planes
 from replay.engine.stream import COLUMNS, load_kernel
 from tracekit.store import arrow_schema
 
@@ -171,8 +171,7 @@ def test_planes_that_would_be_too_large_are_forgotten_and_it_is_said(
 
 
 def test_walks_over_every_page_end_with_all_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    load_kernel(compiled=False)
-    monkeypatch.setattr(sys.modules["replay.engine.kernel_plain.planes"], "MOST_WORK", 1 << 15)
+    monkeypatch.setattr(planes, "MOST_WORK", 1 << 15)
     engine = engine_after(rows_of_maps(60, unmaps=True))
     assert engine._k.g[L.G_WORK] < 1 << 17
     assert engine._k.g[L.G_LOST] == 1

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tracekit.compiled.kernels import kernel
 from tracekit.errors import ImportFormatError
-from tracekit.ftrace._jit import kernel
 from tracekit.ftrace.ring_buffer import (
     FAULTS,
     MARK_CLOCK_BACK,
