@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
 
+from replay.engine.columns import nulls, numbers
 from tracekit.store import Trace
 
 __all__ = ("Vmm", "find_vmms")
@@ -30,7 +32,12 @@ _CALLS = (
     "vfio.container_ioctl",
     "iommufd.ioctl",
 )
+_COMMANDS = np.array(sorted(_ACTS))
 _COLUMNS = ("event", "cmd", "pid", "tid", "comm")
+
+_Who = tuple[int | None, int | None]
+"""A process, or a thread that is not known to be of one."""
+_NOTHING, _THREAD, _PROCESS = range(3)
 
 
 @dataclass(kw_only=True)
@@ -45,31 +52,48 @@ class Vmm:
 
 def find_vmms(trace: Trace) -> list[Vmm]:
     """Who made KVM, VFIO or iommufd calls, busiest first.  Reads the trace once."""
-    counts: Counter[tuple[int | None, int | None, str, int]] = Counter()
-    names: dict[tuple[int | None, int | None], str] = {}
+    counts: Counter[tuple[_Who, str, int]] = Counter()
+    names: dict[_Who, str | None] = {}
     for batch in trace.batches(_COLUMNS):
-        events = batch.column("event")
-        words = events.dictionary.to_pylist()
-        calls = np.isin(events.indices.to_numpy(), [words.index(c) for c in _CALLS if c in words])
-        commands = batch.column("cmd").fill_null(0).to_numpy().astype(np.int64)
-        for row in batch.filter(pa.array(calls & np.isin(commands, list(_ACTS)))).to_pylist():
-            who = (row["pid"], row["tid"] if row["pid"] is None else None)
-            counts[*who, row["event"], row["cmd"]] += 1
-            names.setdefault(who, row["comm"])
+        _count(batch, counts, names)
     return _summed(counts, names)
 
 
-def _summed(
-    counts: Counter[tuple[int | None, int | None, str, int]],
-    names: dict[tuple[int | None, int | None], str],
-) -> list[Vmm]:
+def _count(
+    batch: pa.RecordBatch, counts: Counter[tuple[_Who, str, int]], names: dict[_Who, str | None]
+) -> None:
+    """Add a batch's calls.  Rows of one caller, event and command are counted as one number, of
+    more bits each than they need."""
+    events = batch.column("event")
+    words = events.dictionary.to_pylist()
+    sources = np.array([_CALLS.index(w) if w in _CALLS else -1 for w in words] or [-1])
+    source = sources[events.indices.to_numpy()]
+    command = numbers(batch.column("cmd"))
+    rows = np.flatnonzero((source >= 0) & np.isin(command, _COMMANDS))
+    if not len(rows):
+        return
+    who, known_by = np.zeros(len(rows), np.int64), np.full(len(rows), _NOTHING)
+    for column, kind in (("tid", _THREAD), ("pid", _PROCESS)):
+        array = batch.column(column)
+        there = ~nulls(array)[rows] if array.null_count else np.ones(len(rows), bool)
+        who[there], known_by[there] = numbers(array)[rows][there], kind
+    parts = (who, known_by, source[rows], np.searchsorted(_COMMANDS, command[rows]))
+    key = reduce(lambda all_, part: all_ << 8 | part, parts)
+    _, first, many = np.unique(key, return_index=True, return_counts=True)
+    for at, n in sorted(zip(first.tolist(), many.tolist(), strict=True)):
+        row, number, kind = int(rows[at]), int(who[at]), known_by[at]
+        caller = (number if kind == _PROCESS else None, number if kind == _THREAD else None)
+        counts[caller, _CALLS[source[row]], int(command[row])] += n
+        names.setdefault(caller, batch.column("comm")[row].as_py())
+
+
+def _summed(counts: Counter[tuple[_Who, str, int]], names: dict[_Who, str | None]) -> list[Vmm]:
     """One call shows in several sources: the source that saw most of a command counts."""
-    most: dict[tuple[int | None, int | None, int], int] = {}
-    for (pid, tid, _, command), n in counts.items():
-        key = (pid, tid, command)
-        most[key] = max(n, most.get(key, 0))
+    most: dict[tuple[_Who, int], int] = {}
+    for (who, _, command), n in counts.items():
+        most[who, command] = max(n, most.get((who, command), 0))
     found = {who: Vmm(pid=who[0], tid=who[1], name=name) for who, name in names.items()}
-    for (pid, tid, command), n in most.items():
-        acts = found[pid, tid].acts
+    for (who, command), n in most.items():
+        acts = found[who].acts
         acts[_ACTS[command]] = acts.get(_ACTS[command], 0) + n
     return sorted(found.values(), key=lambda v: -sum(v.acts.values()))
