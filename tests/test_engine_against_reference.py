@@ -501,6 +501,55 @@ def test_they_agree_on_slots_and_failing_calls_at_once(
     check(text, cut, grace_ns, in_place=in_place)
 
 
+@pytest.mark.parametrize("grace_ns", [0, MS])
+@pytest.mark.parametrize(
+    "calls",
+    [
+        """
+        10us  vmm3  private 0x100000+4K
+        18us  vmm   map 0x100000+4K for=2us
+        19us  vmm2  private 0x100000+4K for=2us
+        """,
+        """
+        10us  vmm   private 0x100000+64K
+        20us  vmm2  map 0x100000+8K
+        22us  vmm   unmap 0x100000+8K
+        24us  vmm2  map 0x100000+8K
+        """,
+        """
+        10us  vmm   ioas-alloc
+        20us  vmm3  private 0x100000+8K for=2ms
+        1.5ms vmm   ioas-map 0x101000+4K ioas=3
+        2.2ms vmm   run
+        """,
+        """
+        3us   vmm   create-gmem 0x0+16M
+        4us   vmm   slot 0 0x0+16M gmem
+        6us   vmm   create-vm fd=16
+        7us   vmm   slot 0 0x0+16M gmem=17 fd=16 at=0x7e0000000000
+        10us  vmm   map 0x100000+4K
+        12us  vmm   private 0x100000+4K fd=16
+        14us  vmm   madvise 0x200000+4K
+        16us  vmm   run
+        """,
+        """
+        10us  vmm   map 0x100000+4K
+        14us  vmm2  punch 0x100000+4K
+        15.5us vmm  gmem-attributes
+        """,
+    ],
+    ids=[
+        "private-once-more",
+        "mapped-twice-in-a-run",
+        "container-after-the-commit",
+        "two-vms",
+        "idle-then-in-place",
+    ],
+)
+def test_they_agree_on_what_was_found_by_hunting(calls: str, grace_ns: int) -> None:
+    assert_agreement(trace_of(SETUP + calls), grace_ns)
+
+
 @many
 @given(endings(), st.just(0), GRACES)
 def test_they_agree_on_who_ends_and_who_tidies_up(text: str, cut: int, grace_ns: int) -> None:

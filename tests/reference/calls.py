@@ -170,6 +170,8 @@ class Calls(Conversions):
             # A range that is not known yet may be this one.
             if args is not None and not (sane(args) and page in pages_of(args.iova, args.size)):
                 continue
+            if args is not None and args.attributes & 8 and other.returned_ns is None:
+                continue  # it was private before this change, which is still to be seen
             began, ended = changing
             if ended is not None and ended < begins:
                 if other.returned_ns is None and args is not None and not args.attributes & 8:

@@ -188,11 +188,7 @@ class Conversions(Sharings):
         if args is None or vm is None or not sane(args):
             return
         process, thread = frame.thread.process, frame.thread
-        containers = [c for c in process.every_container() if not self.behind_viommu(c)]
-        keys = [(c, p) for c in containers for p in pages_of(args.iova, args.size)]
-        if process.several:  # J6: a conversion of X looks only at X's pages
-            keys = [key for key in keys if self.vm_of_page(process, key) is vm]
-        frame.keys = keys
+        frame.keys = keys = self.pages_everywhere(process, pages_of(args.iova, args.size), vm)
         frame.live_at_commit = {key for key in keys if self.still_live(thread, key)}
         if args.attributes & 8:
             for key in keys:
@@ -233,6 +229,14 @@ class Conversions(Sharings):
             frame.out_of_order[key] = made
             self.lasts(made)
 
+    def pages_everywhere(self, process: Process, pages: Iterable[int], vm: Vm) -> list[Key]:
+        """The VM's pages in each container that they can be judged in."""
+        containers = [c for c in process.every_container() if not self.behind_viommu(c)]
+        keys = [(c, page) for page in pages for c in containers]
+        if process.several:  # J6: a conversion of X looks only at X's pages
+            keys = [key for key in keys if self.vm_of_page(process, key) is vm]
+        return keys
+
     def change(self, frame: Frame, args: Arguments, vm: Vm) -> set[Key]:
         """A successful call's effect, as of its commit; the live pages that it made private."""
         process, when = frame.thread.process, frame.committed
@@ -246,6 +250,9 @@ class Conversions(Sharings):
         became = set()
         if wanted == PRIVATE:
             self.note_what_is_known(frame, pages, vm)
+            seen = {container for container, _ in frame.keys}  # others came since the commit
+            later = self.pages_everywhere(process, pages, vm)
+            frame.keys = [*frame.keys, *(key for key in later if key[0] not in seen)]
             became = {
                 key
                 for key in frame.keys

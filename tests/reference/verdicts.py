@@ -48,11 +48,19 @@ def merge_pages(pages: Iterable[PageViolation]) -> list[Violation]:
     for (code, severity, confidence, _container, _cause), group in groups.items():
         group.sort(key=lambda v: v.key[1])
         parts: list[list[PageViolation]] = []
+        before: dict[int, list[list[PageViolation]]] = {}  # those that end before a page
         for v in group:
-            if parts and v.key[1] <= parts[-1][-1].key[1] + 1:
-                parts[-1].append(v)
+            # A page that one run's calls broke twice is in two occurrences.
+            beside = before.get(v.key[1], [])
+            part = next((p for p in beside if p[-1].until_ns == v.until_ns), None)
+            part = part or next(iter(beside), None)
+            if part is None:
+                part = []
+                parts.append(part)
             else:
-                parts.append([v])
+                beside.remove(part)
+            part.append(v)
+            before.setdefault(v.key[1] + 1, []).append(part)
         for part in parts:
             first, last = part[0].key[1], part[-1].key[1]
             ends = [v.until_ns for v in part]

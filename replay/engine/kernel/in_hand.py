@@ -9,8 +9,9 @@ from tracekit.compiled.kernels import jit
 from .identity import process_of
 from .layout import *
 from .planes import both, sane, tally, wide
+from .relations import address_backing
 from .searches import attr_next, next_with, next_without
-from .slots import forget_unmaps
+from .slots import forget_unmaps, live_vms
 from .watches import record
 
 END_NOW, END_LOSS, END_TRACE = range(3)
@@ -202,21 +203,28 @@ def kept_both(k: Any, thread: int, ts: int, seq: int) -> None:
     if not k.g[C_HAS_DISCARD] or k.g[C_IN_PLACE]:
         return
     proc = process_of(k, thread)
+    several = live_vms(k, proc) > 1
     k.g[G_GROUP] += 1
     for i in range(k.g[G_SLOTS]):
         slot = k.S[i]
         if slot[L_VM] != t[T_CV_VM] or not slot[L_FLAGS] & 4 or huge(k, proc, slot[L_VADDR]):
             continue
+        held = M_C
+        if several:  # what a device had of another VM is not this one's
+            delta = address_backing(k, proc, slot[L_VADDR] - slot[L_GPA])
+            if slot[L_VADDR] == NULL or delta <= 0:
+                continue
+            held |= delta << M_DELTA_SHIFT
         p = max(t[T_CV_LO], slot[L_GPA] >> 12)
         b = min(t[T_CV_HI], (slot[L_GPA] + slot[L_SIZE]) >> 12)
         made = A_K | A_P | A_W
         while p < b and k.g[G_OUT] + 8 < k.W.shape[0]:
             p = attr_next(k, t[T_CV_VM], p, b, made, made, True)
             e = attr_next(k, t[T_CV_VM], p, b, made, made, False)
-            p = covered_until(k, proc, p, e, False)
+            p = covered_until(k, proc, p, e, held, False)
             if p >= e:
                 continue
-            q = covered_until(k, proc, p, e, True)
+            q = covered_until(k, proc, p, e, held, True)
             o = k.g[G_OUT]
             record(
                 k, 110, NOTE, LIKELY, proc, t[T_CV_VM], thread, p << 12, (q - p) << 12,
@@ -227,20 +235,24 @@ def kept_both(k: Any, thread: int, ts: int, seq: int) -> None:
 
 
 @jit
-def covered_until(k: Any, proc: int, p: int, end: int, covered: bool) -> int:
-    """Up to which page from ``p`` on some (``covered``), or no, container of the process covers."""
+def covered_until(k: Any, proc: int, p: int, end: int, held: int, covered: bool) -> int:
+    """Up to which page from ``p`` on some (``covered``), or no, container of the process covers.
+
+    ``held``: a covered page's bits, with the backing if only that counts.
+    """
+    mask = held if held == M_C else M_C | M_DELTA
     if not covered:
         first = end
         for s in range(k.g[G_SPACES]):
             if follows(k, s, proc):
-                first = min(first, next_with(k, s, p, end, M_C, M_C))
+                first = min(first, next_with(k, s, p, end, mask, held))
         return first
     moved = True
     while moved and p < end:
         moved = False
         for s in range(k.g[G_SPACES]):
             if follows(k, s, proc):
-                q = next_without(k, s, p, end, M_C, M_C)
+                q = next_without(k, s, p, end, mask, held)
                 if q > p:
                     p = q
                     moved = True
