@@ -59,9 +59,10 @@ def workers(folder: Path) -> int:
     """Throughput of one and of two workers."""
     from distributed import LocalCluster
 
-    from tracekit.audit.executors import Processes
+    from tracekit.audit.executors import ENVIRONMENT, Processes
     from tracekit.audit.fleet import Dask
 
+    os.environ.update(ENVIRONMENT)  # of dask's workers, which are started from here
     size = fleet(folder / "traces", TRACES, EVENTS)
     print(f"{TRACES} traces of {EVENTS:,} events, {size / 1e6:.1f} MB; {cores()} CPUs")
     walls: dict[str, float] = {}

@@ -8,7 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow as pa
 
-__all__ = ("feed_all",)
+__all__ = ("THREADS", "feed_all")
+
+THREADS = "TRACEKIT_THREADS"
+"""Variable of the environment; 1: this replay shall have one processor, as others run beside it."""
 
 Taker = Callable[[pa.RecordBatch], None]
 
@@ -22,14 +25,15 @@ def feed_all(
 ) -> None:
     """Hand every batch to every taker, in order; ``taken`` is told the rows so far.
 
-    With ``threads``, and more than one processor, the takers work at the same time while the next
-    batch is read: never more than two batches are held, and all have taken one before the next.
-    That pays for takers that let go of the interpreter, as compiled ones do.
+    With ``threads``, more than one processor, and no 1 in :data:`THREADS`, the takers work at the
+    same time while the next batch is read: never more than two batches are held, and all have taken
+    one before the next.  That pays for takers that let go of the interpreter, as compiled ones do.
 
     :raises Exception: whatever a taker or the batches raise, after the others took that batch
     """
     rows = 0
-    if not threads or len(os.sched_getaffinity(0)) < 2:
+    alone = os.environ.get(THREADS) == "1" or len(os.sched_getaffinity(0)) < 2
+    if alone or not threads:
         for batch in batches:
             for take in takers:
                 take(batch)

@@ -9,7 +9,7 @@ import time
 import pyarrow as pa
 import pytest
 
-from replay.side_by_side import feed_all
+from replay.side_by_side import THREADS, feed_all
 
 
 def batches(count: int) -> list[pa.RecordBatch]:
@@ -45,6 +45,15 @@ def test_readers_work_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_on_one_processor_readers_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    here = threading.get_ident()
+    used: set[int] = set()
+    feed_all(batches(2), [lambda _: used.add(threading.get_ident())] * 2, threads=True)
+    assert used == {here}
+
+
+def test_beside_other_replays_readers_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setenv(THREADS, "1")
     here = threading.get_ident()
     used: set[int] = set()
     feed_all(batches(2), [lambda _: used.add(threading.get_ident())] * 2, threads=True)

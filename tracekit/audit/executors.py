@@ -8,6 +8,7 @@ kills whoever takes it is given up alone.
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,14 +25,15 @@ __all__ = ("DIED", "ENVIRONMENT", "Executor", "InProcess", "Processes", "executo
 
 DIED = "its worker died again and again: killed, perhaps for want of memory"
 ENVIRONMENT = {
+    "TRACEKIT_THREADS": "1",
     "POLARS_MAX_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "1",
-    "MALLOC_TRIM_THRESHOLD_": "131072",
 }
 """Of a worker process: one thread, as there are as many processes as CPUs, and less memory kept.
 What is set already stays."""
+if sys.platform == "linux":  # where Arrow is always built with it; elsewhere it would warn
+    ENVIRONMENT["ARROW_DEFAULT_MEMORY_POOL"] = "jemalloc"
 _CHAINS_A_PROCESS = 200
 """After so many a process is replaced, which gives back what libraries keep."""
 
