@@ -96,7 +96,7 @@ def follow(generation: str, conversions: int) -> None:
     )
     assert tally.compared == tally.conforming == done, "not every conversion conforms"
     name = f"conformance alone, {generation}, calls in memory, {done:,} conversions"
-    say(name, done / cpu / 1e6, "M conversions/s")
+    say(name, done / cpu / 1e6, "M conversions/s", shown=True)
     say(f"{name}, peak memory", peak, "MB")
 
 

@@ -4,9 +4,10 @@ Usage: python -m benchmarks.replay [TRACE.parquet | RECORDING.dat] [--times N]
 
 Prints events per second of CPU time (user and system, median of five runs in one process, after one
 that pays for imports and compiled code), and that of what compares conversions alone; and peak
-memory of the command over the trace, and over the trace ten times, one after the other.  Checks
-that every run finds the same violations, and ten times as many.  Without an argument: the long
-recording of ``$TRACEKIT_TRACES``.
+memory of the command over the trace, over the trace ten times (by other processes each time, so
+that there are ten times as many VMs, too), and over made traces of one VM.  Checks that every run
+finds the same violations, and ten times as many.  Without an argument: the long recording of
+``$TRACEKIT_TRACES``.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def main() -> int:
         say(name, ten / one, "x", most=1.1, stretch=1.05)
         wanted = {code: count * options.times for code, count in errors.items()}
         assert (found, more) == (errors, wanted), f"found {found}, {more}"
+        one_vm(Path(folder), events, options.times)
     return 0
 
 
@@ -136,6 +138,22 @@ def conformance(path: Path) -> None:
     name = "conformance, reading the trace too, under every generation"
     say(name, each, "M conversions/s", runs=RUNS, least=3, stretch=10)
     say(name, events, "M events/s", runs=RUNS)
+
+
+def one_vm(folder: Path, events: int, times: int) -> None:
+    """What memory a longer trace of the same VM needs."""
+    from tracekit.synth.generate import generate
+
+    peaks = []
+    for number in (events, events * times):
+        made = folder / "made.parquet"
+        generate("parallel-vcpus", made, seed=1, events=number)
+        peak, found = of_command(made)
+        assert not found, f"found {found} in a correct trace"
+        peaks.append(peak)
+        print(f"one VM               {peak:.0f} MB for {number:,} events", flush=True)
+    name = f"replay, peak memory with {times} times the events of one VM / with them once"
+    say(name, peaks[1] / peaks[0], "x", most=1.1, stretch=1.05)
 
 
 def of_command(path: Path) -> tuple[float, dict[str, int]]:
