@@ -87,17 +87,20 @@ def test_a_guest_that_does_not_start_is_started_anew(
 
 
 def test_where_nothing_boots_the_tests_end_with_2(tmp_path: Path) -> None:
+    emulator = tmp_path / "qemu-system-x86_64"  # so that it is the kernel that is missing
+    emulator.write_text("")
+    emulator.chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    env = {**os.environ, "PATH": path, "TRACEKIT_LAB_KERNEL": str(tmp_path / "bzImage")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", "lab", "tests/lab/test_boot.py"],
-        env={**os.environ, "TRACEKIT_LAB_KERNEL": str(tmp_path / "bzImage")},
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        env=env, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert "the lab cannot boot: no kernel for the lab" in done.stdout + done.stderr
     ready = subprocess.run(
         [sys.executable, "-m", "lab.tools"],
-        env={**os.environ, "TRACEKIT_LAB_KERNEL": str(tmp_path / "bzImage")},
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        env=env, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (ready.returncode, ready.stdout[:20]) == (2, "no kernel for the la")
 
