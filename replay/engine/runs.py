@@ -56,13 +56,29 @@ def _last_of_groups(rows: Any) -> Any:
 
 
 def _joined(rows: Any) -> Any:
-    """Adjacent pages of one group, severity, confidence and container."""
+    """Adjacent pages of one group, severity, confidence and container.
+
+    Of a page that was broken twice each time is an occurrence of its own: first what one call did
+    is joined.
+    """
     if len(rows) < 2:
         return rows
-    rows = rows[np.lexsort([rows[:, key] for key in _KEYS])]
-    same = (rows[1:, L.W_P0] == rows[:-1, L.W_P1]) & (rows[1:, L.W_P0] != L.NULL)
-    for key in _KEYS[1:]:
-        same &= rows[1:, key] == rows[:-1, key]
+    rows, alike = _sorted(rows, _KEYS)
+    if np.any(alike & (rows[1:, L.W_P0] < rows[:-1, L.W_P1])):
+        rows, alike = _sorted(_adjacent(*_sorted(rows, (L.W_P0, L.W_FROM, *_KEYS[1:]))), _KEYS)
+    return _adjacent(rows, alike)
+
+
+def _sorted(rows: Any, keys: tuple[int, ...]) -> tuple[Any, Any]:
+    """By these columns, the last one first; and which rows but the first agree with those before
+    them in all but the first one."""
+    rows = rows[np.lexsort([rows[:, key] for key in keys])]
+    return rows, np.all([rows[1:, key] == rows[:-1, key] for key in keys[1:]], axis=0)
+
+
+def _adjacent(rows: Any, alike: Any) -> Any:
+    """Rows of which each begins at the page where the one before ends, and is alike, made one."""
+    same = alike & (rows[1:, L.W_P0] == rows[:-1, L.W_P1]) & (rows[1:, L.W_P0] != L.NULL)
     first, last = _ends(same)
     out = rows[first].copy()
     out[:, L.W_P1] = rows[last, L.W_P1]

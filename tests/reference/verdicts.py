@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from reference.state import PageViolation
@@ -38,6 +39,18 @@ class Replayed:
     judged: dict[str, JudgedCounts]
 
 
+def same_beginning(one: PageViolation, other: PageViolation) -> bool:
+    return one.from_ns == other.from_ns
+
+
+def same_end(one: PageViolation, other: PageViolation) -> bool:
+    return one.until_ns == other.until_ns
+
+
+def anything(one: PageViolation, other: PageViolation) -> bool:
+    return True
+
+
 def merge_pages(pages: Iterable[PageViolation]) -> list[Violation]:
     """IF: an occurrence is all adjacent pages of one conversion, request or run of calls."""
     groups: dict[tuple[Any, ...], list[PageViolation]] = {}
@@ -48,19 +61,22 @@ def merge_pages(pages: Iterable[PageViolation]) -> list[Violation]:
     for (code, severity, confidence, _container, _cause), group in groups.items():
         group.sort(key=lambda v: v.key[1])
         parts: list[list[PageViolation]] = []
-        before: dict[int, list[list[PageViolation]]] = {}  # those that end before a page
-        for v in group:
+        before: list[list[PageViolation]] = []  # those that end before the page
+        for number, on_page in groupby(group, key=lambda v: v.key[1]):
+            before = [part for part in before if part[-1].key[1] == number - 1]
             # A page that one run's calls broke twice is in two occurrences.
-            beside = before.get(v.key[1], [])
-            part = next((p for p in beside if p[-1].until_ns == v.until_ns), None)
-            part = part or next(iter(beside), None)
-            if part is None:
-                part = []
-                parts.append(part)
-            else:
-                beside.remove(part)
-            part.append(v)
-            before.setdefault(v.key[1] + 1, []).append(part)
+            left, here = list(on_page), []
+            for alike in (same_beginning, same_end, anything):
+                for v in list(left):
+                    part = next((p for p in before if alike(p[-1], v)), None)
+                    if part is not None:
+                        before.remove(part)
+                        left.remove(v)
+                        part.append(v)
+                        here.append(part)
+            here += [[v] for v in left]
+            parts += [part for part in here if len(part) == 1]
+            before = here
         for part in parts:
             first, last = part[0].key[1], part[-1].key[1]
             ends = [v.until_ns for v in part]
