@@ -292,9 +292,9 @@ class Frame:
     first_map_seq: int = -1
     committed: int | None = None  # ATTR: when
     commit_seq: int = -1
+    hooked: bool = True  # ATTR: a post hook committed it, not only its return
     live_at_commit: set[Key] = field(default_factory=set)
     keys: list[Key] = field(default_factory=list)  # ATTR: the pages that it is about
-    unmapping_at_commit: set[Key] = field(default_factory=set)  # by another thread (TK111)
     out_of_order: dict[Key, PageViolation] = field(default_factory=dict)  # TK111, if it succeeds
     uncovers: set[Key] = field(default_factory=set)  # ATTR to private (J7)
     made_shared: dict[int, tuple[str, int]] = field(default_factory=dict)  # ATTR: what was before

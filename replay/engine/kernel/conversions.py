@@ -345,7 +345,8 @@ def watch_stretch(
         w[W_VM] = vm
         w[W_LO] = p0
         w[W_HI] = p1
-        w[W_ERRNO] = private and in_flight(k, thread, proc, 101, lo, hi)[0]
+        since = commit_seq if commit_seq >= 0 else 1 << 62
+        w[W_ERRNO] = private and in_flight(k, thread, proc, 101, lo, hi, since)[0]
     elif private:
         _, every = apply_map(k, space, a, b, X_NONE, 0)
         told = every & known_mask(k) != 0

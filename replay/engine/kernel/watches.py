@@ -281,15 +281,18 @@ def unwatched(k: Any, kind: int, space: int, p: int, b: int) -> tuple[int, int]:
 
 
 @jit
-def in_flight(k: Any, by: int, proc: int, kind: int, p: int, q: int) -> tuple[bool, int]:
+def in_flight(
+    k: Any, by: int, proc: int, kind: int, p: int, q: int, before: int
+) -> tuple[bool, int]:
     """Is a call under way that may have put page ``p`` right by now, but for those of ``by``?
 
-    An unmap, or for TK104 a map.  And up to which page, at most ``q``, the answer is the same.
+    An unmap, or for TK104 a map; entered before event ``before``.  And up to which page, at most
+    ``q``, the answer is the same.
     """
     doubtful = False
     for other in range(k.g[G_THREADS]):
         t = k.T[other]
-        if other == by or t[T_STATE] != STATE_FRAME:
+        if other == by or t[T_STATE] != STATE_FRAME or t[T_ENTER_SEQ] >= before:
             continue
         if kind == 104:
             if t[T_OP] != OP_MAP and t[T_OP] != OP_MAP_FILE:
@@ -346,7 +349,7 @@ def take_out(k: Any, row: int, a: int, b: int, flag: bool, by: int, rule: int, s
             if k.W.shape[0] >= MOST_WATCHES:
                 k.g[G_FULL] = 1
         elif flag:
-            doubtful, q = in_flight(k, by, w[W_PROC], kind, p, q)
+            doubtful, q = in_flight(k, by, w[W_PROC], kind, p, q, 1 << 62)
             other = new_row(k)
             copy_row(k, other, row)
             x = k.W[other]
@@ -383,7 +386,8 @@ def end_candidates(
     rule: int,
     seq: int,
 ) -> int:
-    """End the candidate rows of ``kind`` in [a, b) that were opened up to event ``before``.
+    """End the candidate rows of ``kind`` in [a, b) whose call was entered before event ``before``;
+    TK102's (kind 102): had returned by then.
 
     ``space`` -1: any container of the process; ``thread``, ``vm`` -1: any.  ``flag``: what is left
     of them is a violation, by thread ``by``'s doing.  How many pages.

@@ -54,6 +54,13 @@ def test_finds_what_another_threads_unmap_may_excuse_as_possible(tmp_path: Path)
         in_place=True,
     )
     assert said(outcomes["TK111"]) == ["warning possible 0x0+64K"]
+    # one that began after the change took effect excuses nothing
+    later = judge(
+        SETUP + "20us vmm private 0x0+64K for=20us\n39us vmm2 unmap 0x0+64K for=5us\n50us vmm run",
+        tmp_path,
+        in_place=True,
+    )
+    assert said(later["TK111"]) == ["error certain 0x0+64K"]
 
 
 HOLDS = {
