@@ -537,6 +537,62 @@ def test_they_agree_on_slots_and_failing_calls_at_once(
         14us  vmm2  punch 0x100000+4K
         15.5us vmm  gmem-attributes
         """,
+        """
+        10us    vmm   map 0x100000+64K
+        20us    vmm2  punch 0x100000+8K for=30us
+        30us    vmm   map 0x300000+4K
+        35us    vmm   unmap 0x101000+4K
+        37us    vmm   map 0x101000+4K
+        60us    vmm2  run
+        """,
+        """
+        10us    vmm   private 0x101000+4K for=2ms
+        1010us  vmm2  map 0x101000+4K for=2ms silent
+        2011us  vmm   private 0x104000+4K
+        """,
+        """
+        10us    vmm3  private 0x100000+4K for=30us
+        11us    vmm   map 0x100000+4K for=30us
+        40100ns vmm3  shared 0x100000+4K
+        """,
+        """
+        10us    vmm2  private 0x100000+4K for=30us
+        10us    vmm   map 0x101000+4K
+        12us    vmm   map 0x100000+4K for=30us
+        """,
+        """
+        3us   vmm   create-gmem 0x0+16M
+        4us   vmm   slot 0 0x0+16M gmem
+        6us   vmm   create-vm fd=16
+        7us   vmm   slot 0 0x0+16M gmem=17 fd=16 at=0x7e0000000000
+        8us   vmm   private 0x0+64K fd=16
+        9us   vmm   map 0x0+4K
+        10us  vmm   shared 0x0+8K fd=16
+        14us  vmm   map 0x1000+4K at=0x7e0000001000 ret=-12
+        18us  vmm   private 0x0+8K fd=16
+        30us  vmm   run
+        """,
+        """
+        5us   vmm   private 0x100000+64K
+        10us  vmm   map 0x100000+8K
+        12us  vmm2  unmap 0x100000+4K
+        14us  vmm   map 0x100000+4K
+        """,
+        """
+        10us  vmm   map 0x100000+8K
+        12us  vmm   unmap 0x100000+8K
+        14us  vmm   private 0x100000+8K ret=-12
+        16us  vmm   private 0x100000+8K ret=-12
+        18us  vmm   private 0x101000+4K
+        20us  vmm   run
+        """,
+        """
+        10us  vmm   map 0x100000+16K
+        12us  vmm   unmap 0x101000+4K
+        14us  vmm   unmap 0x100000+4K
+        16us  vmm   punch 0x100000+16K
+        20us  vmm   run
+        """,
     ],
     ids=[
         "private-once-more",
@@ -544,10 +600,21 @@ def test_they_agree_on_slots_and_failing_calls_at_once(
         "container-after-the-commit",
         "two-vms",
         "idle-then-in-place",
+        "mapped-during-the-discard",
+        "two-changes-during-a-map",
+        "rolled-back-during-a-map",
+        "cut-in-a-map",
+        "left-of-another-vm",
+        "broken-twice-in-a-run",
+        "refused-and-tried-again",
+        "unmapped-in-pieces",
     ],
 )
 def test_they_agree_on_what_was_found_by_hunting(calls: str, grace_ns: int) -> None:
-    assert_agreement(trace_of(SETUP + calls), grace_ns)
+    rows = trace_of(SETUP + calls)
+    for cut in range(4):
+        for in_place in (False, True):
+            assert_agreement(rows[: len(rows) - cut], grace_ns, in_place=in_place)
 
 
 @many

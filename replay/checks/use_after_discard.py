@@ -43,8 +43,9 @@ class UseAfterDiscard:
 
     Known limits
         A discard through a file needs the file's mmap in the trace, or the invalidation that KVM
-        traces inside the call, to know which addresses it backs. Swapping and migration of pages
-        are no discards and are not judged.
+        traces inside the call, to know which addresses it backs. What another thread maps during
+        the discard counts as mapped after it. Swapping and migration of pages are no discards
+        and are not judged.
     """
 
     code: ClassVar[str] = "TK102"

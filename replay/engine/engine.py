@@ -342,7 +342,6 @@ def _threads(rows: int, first: int = 0) -> Any:
         L.P_LAST_GAP,
         L.P_EXIT,
         L.P_LAST_MAP_RETURN,
-        L.T_ATTR_RET,
     ):
         made[:, column] = L.NULL
     return made

@@ -22,7 +22,7 @@ MOST_PAGES = 1 << 49
 _KINDS = (101, 102, 103, 104)
 _COUNTS = (
     (L.G_SPACES, "spaces"), (L.G_R, "relations"), (L.G_D, "backings"), (L.G_GMEM, "guest_memfds"),
-    (L.G_SLOTS, "slots"), (L.G_U, "unmaps"),
+    (L.G_SLOTS, "slots"), (L.G_U, "unmaps"), (L.G_N, "meanwhile"),
 )  # fmt: skip
 _PLANES = (("ct", L.G_CT, L.PARTS, np.int64), ("mm", L.G_MM, L.PART, np.uint32),
            ("am", L.G_AM, L.PART, np.uint8))  # fmt: skip
@@ -94,6 +94,7 @@ def _tables(kept: Kept, g: Any) -> Any:
         (L.G_D, (L.D_PROC,)),
         (L.G_GMEM, (L.GM_PROC,)),
         (L.G_U, (L.U_THREAD,)),
+        (L.G_N, (L.N_THREAD,)),
     ):
         for column in columns:
             kept.indices("S", S[: int(g[count]), column], max(threads, 1), first=-1)

@@ -52,6 +52,9 @@ class Calls(Conversions):
             self.viommu_seen(process, container, args)
             self.entry_counted(frame, container, args, when, seq)
             mapped = set(pages_of(args.iova, args.size))
+            for other in self.frames_of(process):
+                if other.operation == "DISCARD":
+                    other.mapped_meanwhile |= {(container, page) for page in mapped}
             twice = {p for p in mapped if container.look(p).entry is not None}
             if twice:  # D6: two live entries of one iova
                 for page in twice:
@@ -184,7 +187,7 @@ class Calls(Conversions):
         """J4: of an ATTR; its end is None where it is still to come; None: it changes nothing."""
         if frame.callee_return is not None and frame.callee_return[0] < 0:
             return None
-        if frame.committed is None and self.has_post:
+        if self.has_post and (frame.committed is None or not frame.hooked):
             return None
         ended = frame.returned_ns if frame.callee_return is None else frame.callee_return[1]
         began = frame.committed if self.has_post else frame.entry_ns
@@ -247,6 +250,9 @@ class Calls(Conversions):
             container.enter(page, None)
             if was_live and not self.live((container, page)):
                 self.page_gone((container, page), frame, process, when, seq)
+        if isinstance(pages, range):
+            self.left_behind_the_range(container, pages.stop)
+        self.gone_by_now(frame, container, set(pages), when, seq)
         for page in left:
             self.violate(
                 "TK105",
@@ -258,6 +264,41 @@ class Calls(Conversions):
                 ("UNMAP", frame.thread, frame.run),
                 frame.events,
             )
+
+    def left_behind_the_range(self, container: Container, page: int) -> None:
+        """What is left there of an entry that was cut is one of its own."""
+        cut = container.look(page).entry
+        missing = page * PAGE - cut.iova if cut is not None else 0
+        if cut is None or not missing:
+            return
+        piece = Entry(
+            cut.iova + missing,
+            cut.size - missing,
+            None if cut.vaddr is None else cut.vaddr + missing,
+            cut.file_fd,
+            None if cut.offset is None else cut.offset + missing,
+            cut.seq,
+        )
+        while container.look(page).entry is cut:
+            container.enter(page, piece)
+            page += 1
+
+    def gone_by_now(
+        self, frame: Frame, container: Container, pages: set[int], when: int, seq: int
+    ) -> None:
+        """J4: what another thread's unmap has taken out and this one covers too is unmapped."""
+        process = frame.thread.process
+        for other in self.frames_of(process):
+            if other is frame:
+                continue
+            reached = [k for k in other.leaving if k[0] is container and k[1] in pages]
+            other.leaving = [k for k in other.leaving if k not in reached]
+            ended = [v for k in reached for v in self.unmapped(process, k)]
+            ended += [v for v in other.awaiting if v.key[0] is container and v.key[1] in pages]
+            other.awaiting = [v for v in other.awaiting if v not in ended]
+            for v in ended:
+                v.until_ns = when
+                v.events.add(seq)
 
     def unmap_refused(
         self, frame: Frame, container: Container, args: Arguments | None, ret: int, when: int
@@ -316,7 +357,8 @@ class Calls(Conversions):
         self.discarded_in_hand(frame, when, seq)
         hit = {
             k
-            for k in frame.live_at_entry  # J4 TK102: live both at its entry and its return
+            for k in frame.live_at_entry - frame.mapped_meanwhile
+            # J4 TK102: live from its entry to its return
             if self.still_live(frame.thread, k)
             and k not in process.requested
             and ("TK102", k) not in process.open_violation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from reference.arguments import refused, sane, unmaps_all
 from reference.sharings import Sharings
@@ -138,7 +139,16 @@ class Conversions(Sharings):
                 if early is not None and early.cause == ("CHANGE", conversion.frame):
                     del process.open_violation["TK111", key]  # J8 TK111: not those
                     self.pages.remove(early)
+                    self.also_premature(process, key)
         self.end_conversion(frame.thread, hit, frame.entry_seq)
+
+    def also_premature(self, process: Process, key: Key) -> None:
+        """J8 TK111: but each TK103 violation is one, which stood behind the other."""
+        v = process.open_violation.get(("TK103", key))
+        if v is not None:
+            made = replace(v, code="TK111", events=set(v.events))
+            process.open_violation["TK111", key] = made
+            self.pages.append(made)
 
     def rule_4(self, process: Process, now: int) -> None:
         """Nothing under way for longer than the grace: provisionally over."""
@@ -191,11 +201,12 @@ class Conversions(Sharings):
         frame.keys = keys = self.pages_everywhere(process, pages_of(args.iova, args.size), vm)
         frame.live_at_commit = {key for key in keys if self.still_live(thread, key)}
         if args.attributes & 8:
+            hand = thread.hand
+            unmaps = [*thread.unmaps, *(hand.unmapped if hand is not None else [])]
             for key in keys:
-                # J7: what it does not map any more when it becomes private, it does not cover.
-                state = key[0].pages.get(key[1])
-                held = any(c is key[0] and key[1] in held for c, held in thread.unmaps)
-                if state is not None and state.entry is None and not state.count and not held:
+                # J7: what it does not map any more when it became private, it does not cover.
+                held = any(c is key[0] and key[1] in held for c, held in unmaps)
+                if key[1] in key[0].pages and not held:
                     frame.uncovers.add(key)
             self.in_place_change(frame, vm)
 
@@ -261,7 +272,7 @@ class Conversions(Sharings):
                 and ("TK101", key) not in process.open_violation
             }
         for page in pages:
-            vm.touched[page] = frame.commit_seq
+            vm.turned[page] = (vm.attribute(page) == PRIVATE) != (wanted == PRIVATE)
             if not process.gmem_attributes and vm.attribute(page) != wanted:
                 if wanted == SHARED and page in vm.attr:
                     frame.made_shared[page] = vm.attr[page]
@@ -303,7 +314,8 @@ class Conversions(Sharings):
             if ret == -EINVAL:  # IF TK202: refused
                 self.call_violation("TK202", "warning", frame, args, when)
             self.never_happened(frame)
-            self.hand_ends(thread, frame.entry_ns, frame.entry_seq)
+            if args is None or not self.tried_in_vain(thread, args, vm):
+                self.hand_ends(thread, frame.entry_ns, frame.entry_seq)
             if args is not None:
                 self.failed_after_unmaps(frame, args, vm)
             thread.unmaps = []
@@ -323,7 +335,7 @@ class Conversions(Sharings):
         valid = sane(args) and not (args.iova % PAGE or args.size % PAGE)
         if not valid:
             self.call_violation("TK202", "error", frame, args, when)  # IF TK202: taken
-        hooked = frame.committed is not None
+        hooked = frame.hooked = frame.committed is not None
         if not hooked:
             self.commit(frame, when, seq)
         pages = pages_of(args.iova, args.size) if sane(args) else range(0)
@@ -334,7 +346,6 @@ class Conversions(Sharings):
         before = {page: vm.attribute(page) for page in pages}
         became_private = self.change(frame, args, vm)
         if not stays and valid and not process.gmem_attributes:
-            made = [p for p in pages if before[p] != PRIVATE and changed and wanted == PRIVATE]
             assert frame.committed is not None
             thread.hand = Hand(
                 vm,
@@ -342,8 +353,7 @@ class Conversions(Sharings):
                 pages,
                 frame.committed,
                 frame.entry_seq,
-                frame.commit_seq,
-                frozenset(made),
+                changed,
                 left=set(pages),
             )
         else:

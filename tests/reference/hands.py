@@ -43,18 +43,21 @@ class Hands(Backing):
 
     def failed_after_unmaps(self, frame: Frame, args: Arguments, vm: Vm | None) -> None:
         """The change to private itself failed, and what it was for is unmapped already."""
-        thread, process = frame.thread, frame.thread.process
-        held: set[int] = set()
-        unmaps = list(thread.unmaps)
+        thread, process, hand = frame.thread, frame.thread.process, frame.thread.hand
         valid = sane(args) and not (args.iova % PAGE or args.size % PAGE)
-        if args.attributes & 8 and valid:
-            pages = pages_of(args.iova, args.size)
-            held = {p for p in pages if any(p in unmapped for _, unmapped in unmaps)}
+        pages = pages_of(args.iova, args.size) if args.attributes & 8 and valid else range(0)
+        unmaps = [(c, {p for p in unmapped if p in pages}) for c, unmapped in thread.unmaps]
+        held = {p for _, unmapped in unmaps for p in unmapped}
         if process.gmem_attributes:
             self.judge("TK108", "gmem_attributes")
+        elif hand is not None:  # tried again in vain
+            self.judge("TK108")
+            hand.unmapped += unmaps
+            hand.left = set(range(min(hand.left | held), max(hand.left | held) + 1))
         elif vm is None or not held:
             self.judge("TK108")
         else:
+            left = set(range(min(held), max(held) + 1))
             thread.hand = Hand(
                 vm,
                 PRIVATE,
@@ -62,10 +65,19 @@ class Hands(Backing):
                 frame.entry_ns,
                 frame.entry_seq,
                 failed=frame,
-                left=held,
+                left=left,
                 after_unmaps=True,
                 unmapped=unmaps,
             )
+
+    def tried_in_vain(self, thread: Thread, args: Arguments, vm: Vm | None) -> bool:
+        """The change in hand, which failed after unmaps, fails once more."""
+        hand = thread.hand
+        if hand is None or not hand.after_unmaps or hand.vm is not vm:
+            return False
+        valid = sane(args) and not (args.iova % PAGE or args.size % PAGE)
+        pages = pages_of(args.iova, args.size) if args.attributes & 8 and valid else range(0)
+        return any(p in hand.left for p in pages)
 
     def hand_meets(self, frame: Frame, pages: range, wanted: str, vm: Vm) -> tuple[set[int], bool]:
         """Another change succeeds: the pages that it rolls back, and whether the broken
@@ -79,9 +91,9 @@ class Hands(Backing):
                 hand.rolled_back |= again
                 return set(hand.left), True
             if again and hand.after_unmaps:
-                hand.left -= again  # tried again, and done
-                hand.rolled_back -= again
-                if hand.left:
+                rest = hand.left - again  # tried again, and done
+                if rest:
+                    hand.left = set(range(min(rest), max(rest) + 1))
                     return set(), True
                 thread.hand = None
                 self.judge("TK108")
@@ -111,7 +123,8 @@ class Hands(Backing):
                 elif hand.wanted == SHARED:
                     left = known == PRIVATE and self.mapped(key)
                 else:
-                    own = back or any(c is container and page in u for c, u in hand.unmapped)
+                    own = any(c is container and page in u for c, u in hand.unmapped)
+                    own |= back and not hand.after_unmaps
                     left = own and known != PRIVATE and missed and covered
                 if left:
                     out.append(key)
@@ -232,9 +245,9 @@ class Hands(Backing):
         containers = [
             c for c in process.containers.values() if not c.closed and not self.behind_viommu(c)
         ]
-        for page in sorted(hand.made_private):
+        for page in hand.pages if hand.changed else ():
             gpa = page * PAGE
-            if hand.vm.attribute(page) != PRIVATE or hand.vm.touched[page] != hand.commit_seq:
+            if hand.vm.attribute(page) != PRIVATE or not hand.vm.turned.get(page, False):
                 continue
             slots = [s for s in hand.vm.slots.values() if s.has_gmem and s.holds_gpa(gpa)]
             small = [

@@ -43,7 +43,9 @@ class Machine(Threads):
         entered = call in SYSTEM_CALLS and what == "entered"
         if entered or event in ("process.exit", "process.exec", "kvm.entry"):
             running = thread.frame is not None and thread.frame.operation == "RUN"
-            if thread.frame is not None and not (event == "kvm.entry" and running):
+            goes_on = event == "kvm.entry" and running
+            goes_on |= entered and self.is_entry_of_open_frame(thread, call, row)
+            if thread.frame is not None and not goes_on:
                 self.close_frame_without_return(thread, row)
         self.rule_4(thread.process, now)
 

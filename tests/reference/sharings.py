@@ -107,11 +107,9 @@ class Sharings(Hands):
                 if key in process.missing or ("TK104", key) in process.open_violation:
                     continue
                 if not self.mapped(key):
-                    break
+                    return False
                 some = True
-            else:
-                if some:
-                    return True
+            return some  # no other one covers them: slots do not overlap
         return False
 
     def someone_is_mapping(self, thread: Thread, key: Key) -> bool:
@@ -202,9 +200,11 @@ class Sharings(Hands):
             self.call_violation("TK107", "error" if converting else "warning", frame, args, when)
         if ret == -EEXIST or not usual or args is None or not known:
             return
-        for sharing in list(process.sharings):
-            if sharing.thread is frame.thread and common(sharing.pages, pages):
-                for key in list(sharing.open_pages):
+        converting = hand is not None and hand.wanted == SHARED and hand.failed is None
+        if hand is not None and converting and common(hand.pages, pages):
+            for key, sharing in list(process.missing.items()):
+                own = sharing.thread is frame.thread and sharing.vm is hand.vm
+                if own and key[1] in hand.pages:
                     del process.missing[key]
                     self.settle(sharing, key)
         self.hand_breaks(frame, container, args)

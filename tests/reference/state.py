@@ -111,7 +111,7 @@ class Vm:
     default: str | None = None
     attr: dict[int, tuple[str, int]] = field(default_factory=dict)  # state, since which event
     slots: dict[int, Slot] = field(default_factory=dict)
-    touched: dict[int, int] = field(default_factory=dict)  # which change was about it last
+    turned: dict[int, bool] = field(default_factory=dict)  # by the last change about it
 
     def attribute(self, page: int) -> str | None:
         known = self.attr.get(page)
@@ -178,8 +178,7 @@ class Hand:
     pages: range
     commit_ns: int
     entry_seq: int
-    commit_seq: int = -1
-    made_private: frozenset[int] = frozenset()  # J8 TK110, the note
+    changed: bool = False  # it was seen to take effect
     over: bool = False  # rule 4, since it is what it is
     discarded: bool = False  # shared backing was, by its thread
     failed: Frame | None = None  # the call that broke it
@@ -282,6 +281,7 @@ class Frame:
     inner: Row | None = None
     attributes: Row | None = None
     eprobe: Row | None = None
+    entry_to_come: bool = False  # the eprobe opened it
     callee_return: tuple[int, int] | None = None  # result, time
     events: set[int] = field(default_factory=set)
     maps: list[tuple[int, int]] = field(default_factory=list)
@@ -303,6 +303,7 @@ class Frame:
     all_known: bool = True  # ATTR: every page's mapping and attribute was known
     why_unknown: str = "late_start"
     live_at_entry: set[Key] = field(default_factory=set)  # DISCARD
+    mapped_meanwhile: set[Key] = field(default_factory=set)  # DISCARD: by other threads
     leaving: list[Key] = field(default_factory=list)  # UNMAP: pages that its events showed
     removed: set[int] = field(default_factory=set)  # the same, also after they left
     awaiting: list[PageViolation] = field(default_factory=list)  # end when this frame returns

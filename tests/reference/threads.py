@@ -76,7 +76,7 @@ class Threads(Calls):
             same[vm] = mine_vm
             if mine_vm is not vm:
                 mine_vm.attr = {**vm.attr, **mine_vm.attr}
-                mine_vm.touched = {**vm.touched, **mine_vm.touched}
+                mine_vm.turned = {**vm.turned, **mine_vm.turned}
                 mine_vm.default = mine_vm.default or vm.default
                 mine_vm.slots = {**vm.slots, **mine_vm.slots}
         for pointer, vm in gone.vm_of_object.items():
@@ -160,8 +160,19 @@ class Threads(Calls):
 
     # ---- frames ----
 
+    def is_entry_of_open_frame(self, thread: Thread, call: str, row: Row) -> bool:
+        """J1: the eprobe that opened it was read just before this event."""
+        frame = thread.frame
+        if frame is None or not frame.entry_to_come or call != "ioctl":
+            return False
+        same = frame.entered["fd"] == row["fd"] or None in (frame.entered["fd"], row["fd"])
+        return frame.cmd == row["cmd"] and same
+
     def enter(self, thread: Thread, call: str, row: Row) -> None:
         thread.unknown = False
+        if thread.frame is not None:  # an eprobe opened it
+            thread.frame.entry_to_come = False
+            return
         frame = self.open_frame(thread, call, row)
         early, thread.eprobe = thread.eprobe, None
         if early is not None and call == "ioctl":
@@ -204,12 +215,13 @@ class Threads(Calls):
         same = frame is not None and frame.call == "ioctl" and frame.cmd == row["cmd"]
         if frame is not None and same and frame.eprobe is None and frame.callee is None:
             frame.eprobe = row
-        elif self.has_entered:
+        elif self.has_entered and not thread.unknown:
             thread.eprobe = row  # it may come just before the entry that it was read at
-        else:
+        else:  # there are no entries, or it was lost with others
             self.open_without_entry(thread, row)
             assert thread.frame is not None
             thread.frame.eprobe = row
+            thread.frame.entry_to_come = True
 
     def attributes_seen(self, thread: Thread, row: Row) -> None:
         """The request's tracepoint, or the hook after it took effect."""

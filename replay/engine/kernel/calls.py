@@ -11,6 +11,7 @@ from .discards import discard_done
 from .dma import destroy_ioas, map_done, unmap_done
 from .identity import add_gmem, descriptor_gone, only_container, process_of, space_of
 from .layout import *
+from .meanwhile import forget_meanwhile
 from .missing import drop_dead
 from .planes import sane
 from .relations import relate, unrelate
@@ -142,6 +143,8 @@ def leave_frame(k: Any, thread: int, ts: int) -> None:
         p = k.T[process_of(k, thread)]
         p[P_OPEN] = max(p[P_OPEN] - 1, 0)
         p[P_LAST_RETURN] = ts if p[P_LAST_RETURN] == NULL else max(p[P_LAST_RETURN], ts)
+        if k.g[G_N] and t[T_OP] != OP_ATTR and t[T_OP] != OP_UNMAP:
+            forget_meanwhile(k)
 
 
 @jit

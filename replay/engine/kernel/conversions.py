@@ -9,10 +9,11 @@ from tracekit.compiled.kernels import jit
 from .identity import process_of
 from .in_hand import END_NOW, end_in_hand, in_conversion, meet_in_hand, take_in_hand
 from .layout import *
+from .meanwhile import remember_meanwhile
 from .missing import end_missing, mark_missing, settle_maps, shared_no_more
 from .planes import apply_map, forget_attributes_of, mark_stale, sane, set_attr, spans, tally
 from .relations import address_backing
-from .slots import forget_unmaps, live_vms, slots_known, unmapped_until
+from .slots import forget_unmaps, live_vms, slots_known, unmapped_for, unmapped_until
 from .watches import (
     candidate,
     end_candidates,
@@ -176,10 +177,11 @@ def attribute_change(k: Any, thread: int, vm: int, ret: int, ts: int, seq: int) 
         take_in_hand(k, thread, vm, CV_PRIVATE if private else CV_SHARED, p0, p1, commit, ts)
         t[T_CV_DISCARDED] = not real  # it made nothing private, so there is nothing to discard
     forget_unmaps(k, thread)
-    t[T_ATTR_LO] = p0
-    t[T_ATTR_HI] = p1
-    t[T_ATTR_BEGAN] = t[T_COMMIT] if t[T_COMMIT] != NULL else t[T_ENTER]
-    t[T_ATTR_RET] = t[T_RET_TS] if t[T_RET] != NULL else ts
+    if not real:
+        return
+    began = t[T_COMMIT] if t[T_COMMIT] != NULL else t[T_ENTER]
+    ended = t[T_RET_TS] if t[T_RET] != NULL else ts
+    remember_meanwhile(k, thread, OP_ATTR, vm, p0, p1, began, ended, seq)
 
 
 @jit
@@ -192,17 +194,16 @@ def refused(
     if known:
         tally(k, J_108, Y_GMEM if k.T[proc, P_GMEM_ATTR] else Y_DECIDED)
     again = known and attr != NULL and attr & 8 != 0 and valid(addr, size)
-    if again and in_conversion(k, thread, CV_REFUSED, addr >> 12, (addr + size) >> 12):
-        return  # tried again in vain
-    end_in_hand(k, thread, t[T_ENTER], t[T_ENTER_SEQ], END_NOW)
-    mine = False
-    if again and not k.T[proc, P_GMEM_ATTR]:
-        for i in range(k.g[G_U]):
-            row = k.S[i]
-            if row[U_THREAD] == thread and row[U_P0] < (addr + size) >> 12:
-                mine = mine or addr >> 12 < row[U_P1]
-    if mine:
-        take_in_hand(k, thread, vm, CV_REFUSED, addr >> 12, (addr + size) >> 12, t[T_ENTER], ts)
+    again = again and not k.T[proc, P_GMEM_ATTR]
+    p0, p1 = addr >> 12, (addr + size) >> 12
+    in_vain = again and t[T_CV_VM] == vm and in_conversion(k, thread, CV_REFUSED, p0, p1)
+    if not in_vain:
+        end_in_hand(k, thread, t[T_ENTER], t[T_ENTER_SEQ], END_NOW)
+    lo, hi = unmapped_for(k, thread, p0, p1) if again else (0, 0)
+    if lo < hi and in_vain:
+        t[T_CV_LO], t[T_CV_HI] = min(t[T_CV_LO], lo), max(t[T_CV_HI], hi)
+    elif lo < hi:
+        take_in_hand(k, thread, vm, CV_REFUSED, lo, hi, t[T_ENTER], ts)
         t[T_CV_ERRNO] = -ret
         t[T_CV_FAILED] = t[T_ENTER]
         t[T_CV_FAILED_SEQ] = t[T_ENTER_SEQ]

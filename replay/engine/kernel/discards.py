@@ -10,6 +10,7 @@ from .conversions import settle_returned
 from .identity import process_of
 from .in_hand import discarded_in_hand
 from .layout import *
+from .meanwhile import mapped_meanwhile
 from .planes import apply_map, mark_live, tally
 from .searches import next_with, next_without
 from .watches import (
@@ -82,7 +83,10 @@ def backing_range(
                     make_way(k, 102, s, p0, p1)
                 x, y = unwatched(k, 102, s, p0, p1)
                 while x < y:
-                    watch_request(k, thread, proc, s, x, y, d, ts, seq)
+                    # what another thread mapped meanwhile came before or after: nobody can tell
+                    late, y = mapped_meanwhile(k, thread, s, x, y)
+                    if not late:
+                        watch_request(k, thread, proc, s, x, y, d, ts, seq)
                     x, y = unwatched(k, 102, s, y, p1)
                 continue
             bit = M_W101 if what == 0 else M_W102
@@ -173,9 +177,8 @@ def discard_done(k: Any, thread: int, ret: int, ts: int, seq: int) -> None:
     if not entries:
         tally(k, J_102, Y_DECIDED)  # nothing is mapped
         return
-    last = k.T[proc, P_LAST_MAP_RETURN]
-    if last != NULL and last >= t[T_ENTER] and k.T[proc, P_LAST_MAP_THREAD] != thread:
-        tally(k, J_102, Y_LATE)  # another thread mapped meanwhile: before or after, nobody can tell
+    if k.g[G_N_FULL]:
+        tally(k, J_102, Y_LATE)  # what was mapped meanwhile, and where, nobody can tell
         return
     k.g[G_GROUP] += 1
     answer = each_backing(k, thread, 1, ts, seq)

@@ -10,6 +10,7 @@ from .conversions import valid
 from .identity import has_ended, process_of
 from .in_hand import fail_in_hand, in_conversion
 from .layout import *
+from .meanwhile import last_change, overlaps, remember_meanwhile
 from .missing import mapped
 from .planes import apply_map, attr_bits, map_at, sane, tally, transform_all
 from .relations import backing
@@ -105,7 +106,7 @@ def converted_meanwhile(
     were not private before the last change.
     """
     begins, ends = map_interval(k, thread)
-    answer = 0
+    answer = k.g[G_N_FULL]
     for other in range(k.g[G_THREADS]):
         t = k.T[other]
         if other == thread or process_of(k, other) != proc:
@@ -130,16 +131,24 @@ def converted_meanwhile(
                 lo, hi = addr >> 12, (addr + size) >> 12
             else:
                 return 1, q  # its range is not known yet: it may be this one
-        elif t[T_ATTR_RET] != NULL and t[T_ATTR_RET] >= begins:
-            if t[T_ATTR_BEGAN] <= ends or turned:
-                lo, hi = t[T_ATTR_LO], t[T_ATTR_HI]
-            if t[T_ATTR_BEGAN] > ends:
-                this = 2
         if lo <= p < hi:
             answer = max(answer, this)
             q = min(q, hi)
         elif p < lo:
             q = min(q, lo)
+    for i in range(k.g[G_N]):
+        row = k.S[i]
+        if row[N_ENDED] < begins or row[N_BEGAN] > ends or not overlaps(k, i, thread, OP_ATTR):
+            continue
+        if row[N_P0] <= p < row[N_P1]:
+            answer = max(answer, 1)
+            q = min(q, row[N_P1])
+        elif p < row[N_P0]:
+            q = min(q, row[N_P0])
+    if turned:
+        i, q = last_change(k, thread, begins, p, q)
+        if i >= 0 and k.S[i, N_BEGAN] > ends:
+            answer = 2
     return answer, q
 
 
@@ -222,28 +231,28 @@ def premature_doubt(
     mine = k.T[thread]
     begins, ends = map_interval(k, thread)
     live = live_mask(k)
-    for other in range(k.g[G_THREADS]):
-        t = k.T[other]
-        if other == thread or t[T_ATTR_RET] == NULL or t[T_ATTR_RET] < begins:
-            continue
-        if process_of(k, other) != proc:
-            continue
-        late = t[T_ATTR_BEGAN] > ends
-        p, b = max(p0, t[T_ATTR_LO]), min(p1, t[T_ATTR_HI])
-        while p < b and k.g[G_OUT] + 8 < k.W.shape[0]:
-            p = next_with(k, space, p, b, live | M_W103, live)
-            p = attr_next(k, vm, p, b, A_K | A_W, A_K | A_P | A_W, True)
-            if p >= b:
-                break
-            q = next_without(k, space, p, b, live | M_W103, live)
-            q = attr_next(k, vm, p, q, A_K | A_W, A_K | A_P | A_W, False)
-            if p < q:
-                sev, conf = (ERROR, CERTAIN) if late else (WARNING, POSSIBLE)
+    p = p0
+    while p < p1 and k.g[G_OUT] + 8 < k.W.shape[0]:
+        p = next_with(k, space, p, p1, live | M_W103, live)
+        p = attr_next(k, vm, p, p1, A_K | A_W, A_K | A_P | A_W, True)
+        if p >= p1:
+            break
+        q = next_without(k, space, p, p1, live | M_W103, live)
+        q = attr_next(k, vm, p, q, A_K | A_W, A_K | A_P | A_W, False)
+        i, q = last_change(k, thread, begins, p, q)
+        if i >= 0 and p < q:
+            sev, conf = (ERROR, CERTAIN) if k.S[i, N_BEGAN] > ends else (WARNING, POSSIBLE)
+            until = k.S[i, N_ENDED]
+            record(
+                k, 103, sev, conf, proc, space, thread, p << 12, (q - p) << 12,
+                begins, until, mine[T_ENTER_SEQ], seq, 0,
+            )  # fmt: skip
+            if k.g[C_IN_PLACE]:
                 record(
-                    k, 103, sev, conf, proc, space, thread, p << 12, (q - p) << 12,
-                    begins, t[T_ATTR_RET], mine[T_ENTER_SEQ], seq, 0,
+                    k, 111, sev, conf, proc, space, thread, p << 12, (q - p) << 12,
+                    begins, until, mine[T_ENTER_SEQ], seq, 103,
                 )  # fmt: skip
-            p = max(p, q)
+        p = max(p, q)
 
 
 @jit
@@ -395,6 +404,7 @@ def map_done(k: Any, thread: int, space: int, ret: int, ts: int, seq: int) -> No
         apply_map(k, space, p0, p0 + 1, X_SET, M_FIRST)
         tally(k, J_106, Y_DECIDED if twice or every & M_KE else Y_LATE)
         count_entry(k, space, ts, seq)
+        remember_meanwhile(k, thread, OP_MAP, space, p0, p1, t[T_ENTER], ts, seq)
     if k.g[G_ACTIVE]:
         mapped(k, last_gap(k, thread), space, p0, p1, ts, seq, t[T_FIRST_MAP_SEQ])
     premature(k, thread, proc, space, p0, p1, shift, seq)
@@ -445,7 +455,7 @@ def unmap_done(k: Any, thread: int, space: int, ret: int, ts: int, seq: int) -> 
                     all_remaining(k, thread, proc, space, seq)
             if k.S[space, S_ENTRIES] != NULL:
                 k.S[space, S_ENTRIES] = 0
-            remember_unmap(k, thread, space, 0, 1 << 52)
+            remember_unmap(k, thread, space, 0, 1 << 52, 0)
             transform_all(k, space, X_LEAVE, 0, M_KI | M_KE)
             unmapped(k, last_gap(k, thread), space, 0, 1 << 52, ts, seq)
         return
@@ -517,12 +527,14 @@ def unmap_done(k: Any, thread: int, space: int, ret: int, ts: int, seq: int) -> 
                     if k.g[G_OUT] + 8 < k.W.shape[0]
                     else p1
                 )
+    cut = map_at(k, space, p1) & (M_KE | M_E | M_FIRST) == M_KE | M_E
+    if cut:  # what is left behind the range is an entry of its own
+        apply_map(k, space, p1, p1 + 1, X_SET, M_FIRST)
     if k.S[space, S_ENTRIES] != NULL:
         gone = count_with(k, space, p0, p1, M_FIRST)
-        cut = map_at(k, space, p1) & (M_KE | M_E | M_FIRST) == M_KE | M_E
-        k.S[space, S_ENTRIES] = max(k.S[space, S_ENTRIES] - gone, 1 if cut else 0)
+        k.S[space, S_ENTRIES] = max(k.S[space, S_ENTRIES] - gone + int(cut), 0)
     if k.T[proc, P_HAS_VM]:
-        remember_unmap(k, thread, space, p0, p1)
+        remember_unmap(k, thread, space, p0, p1, 0)
     some, p = 0, p0
     while p < p1:
         q = p1

@@ -154,6 +154,8 @@ def room(k: Any, need: int, rows: int) -> int:
             return GROW_WATCHES
     if g[G_SLOTS] + 4 > k.S.shape[0] or g[G_GMEM] + 4 > k.S.shape[0]:
         return GROW_TABLES
+    if g[G_N] + 4 > k.S.shape[0] and g[G_N] + 4 < MOST_MEANWHILE:
+        return GROW_TABLES
     if g[G_SPACES] + 4 > k.S.shape[0] or g[G_R] + 4 > k.S.shape[0] or g[G_D] + 4 > k.S.shape[0]:
         return GROW_TABLES
     if g[G_WORK] > g[C_SWITCH]:

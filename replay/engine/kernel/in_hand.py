@@ -11,7 +11,7 @@ from .layout import *
 from .planes import both, sane, tally, wide
 from .relations import address_backing
 from .searches import attr_next, next_with, next_without
-from .slots import forget_unmaps, live_vms
+from .slots import forget_unmaps, forget_unmaps_of, live_vms
 from .watches import record
 
 END_NOW, END_LOSS, END_TRACE = range(3)
@@ -58,8 +58,10 @@ def fail_in_hand(k: Any, thread: int, space: int, ret: int, ts: int) -> None:
 
 
 @jit
-def is_left(k: Any, v: int, x: int, kind: int) -> bool:
+def is_left(k: Any, v: int, x: int, delta: int, kind: int) -> bool:
     """Is a page (its mapping and its attribute) what a broken conversion must not leave behind?"""
+    if delta and v >> M_DELTA_SHIFT != delta:
+        return False
     mapped = v & (M_E | M_I) != 0
     known = v & M_KE != 0 and (not k.g[C_HAS_MAP] or v & M_KI != 0)
     if kind == LEFT_UNMAPPED:  # to shared: still shared, and not mapped
@@ -86,27 +88,58 @@ def left_behind(
     seq: int,
 ) -> None:
     """Record TK108 for the runs of pages of [a, b) that are left."""
+    proc = process_of(k, thread)
+    if live_vms(k, proc) < 2:
+        left_in(k, thread, space, a, b, 0, kind, sev, conf, ts, seq)
+        return
+    for i in range(k.g[G_SLOTS]):  # these show which pages are this VM's
+        slot = k.S[i]
+        if slot[L_VM] == k.T[thread, T_CV_VM] and slot[L_VADDR] != NULL:
+            delta = address_backing(k, proc, slot[L_VADDR] - slot[L_GPA])
+            if delta > 0:
+                p = max(a, slot[L_GPA] >> 12)
+                q = min(b, (slot[L_GPA] + slot[L_SIZE]) >> 12)
+                left_in(k, thread, space, p, q, delta, kind, sev, conf, ts, seq)
+
+
+@jit
+def left_in(
+    k: Any,
+    thread: int,
+    space: int,
+    a: int,
+    b: int,
+    delta: int,
+    kind: int,
+    sev: int,
+    conf: int,
+    ts: int,
+    seq: int,
+) -> None:
+    """The same for those with backing ``delta``; 0: any."""
     t = k.T[thread]
     proc = process_of(k, thread)
-    p = next_left(k, space, t[T_CV_VM], a, b, kind, True)
+    p = next_left(k, space, t[T_CV_VM], a, b, delta, kind, True)
     while p < b and k.g[G_OUT] + 8 < k.W.shape[0]:
-        q = next_left(k, space, t[T_CV_VM], p, b, kind, False)
+        q = next_left(k, space, t[T_CV_VM], p, b, delta, kind, False)
         o = k.g[G_OUT]
         record(
             k, 108, sev, conf, proc, space, thread, p << 12, (q - p) << 12,
             t[T_CV_FAILED], ts, t[T_CV_FAILED_SEQ], seq, t[T_CV_ERRNO],
         )  # fmt: skip
         k.W[o, OUT0 + W_GROUP] = k.g[G_GROUP]
-        p = next_left(k, space, t[T_CV_VM], q, b, kind, True)
+        p = next_left(k, space, t[T_CV_VM], q, b, delta, kind, True)
 
 
 @jit
-def next_left(k: Any, space: int, vm: int, p: int, end: int, kind: int, wanted: bool) -> int:
+def next_left(
+    k: Any, space: int, vm: int, p: int, end: int, delta: int, kind: int, wanted: bool
+) -> int:
     """First page from ``p`` on that is (``wanted``) or is not left behind; ``end`` if none."""
     while p < end:
         d, v, ad, x, e = both(k, space, vm, p, end)
         if d < 0 and ad < 0:
-            if is_left(k, v, x, kind) == wanted:
+            if is_left(k, v, x, delta, kind) == wanted:
                 return p
         else:
             for i in range(p, e):
@@ -114,7 +147,7 @@ def next_left(k: Any, space: int, vm: int, p: int, end: int, kind: int, wanted: 
                     v = wide(k.mm[d, i & (PART - 1)])
                 if ad >= 0:
                     x = wide(k.am[ad, i & (PART - 1)])
-                if is_left(k, v, x, kind) == wanted:
+                if is_left(k, v, x, delta, kind) == wanted:
                     return i
         p = e
     return end
@@ -142,6 +175,8 @@ def end_in_hand(k: Any, thread: int, ts: int, seq: int, how: int) -> None:
             tally(k, J_108, Y_END)
     elif t[T_CV_DIR] == CV_PRIVATE and how == END_NOW and not t[T_CV_DISCARDED]:
         kept_both(k, thread, ts, seq)
+    if t[T_CV_DIR] == CV_REFUSED:
+        forget_unmaps_of(k, thread, 1, 1)
     t[T_CV_DIR] = CV_NONE
     t[T_CV_ERRNO] = 0
 
@@ -169,7 +204,7 @@ def all_left_behind(k: Any, thread: int, proc: int, sev: int, conf: int, ts: int
         else:
             for i in range(k.g[G_U]):
                 mine = k.S[i]
-                if mine[U_THREAD] == thread and mine[U_SPACE] == s:
+                if mine[U_THREAD] == thread and mine[U_SPACE] == s and mine[U_REFUSED]:
                     a, b = max(mine[U_P0], lo), min(mine[U_P1], hi)
                     left_behind(k, thread, s, a, b, LEFT_LOST, sev, conf, ts, seq)
 
@@ -191,7 +226,14 @@ def meet_in_hand(k: Any, thread: int, vm: int, private: bool, p0: int, p1: int, 
             return 1
         if t[T_CV_DIR] != CV_REFUSED:
             return 2
-        t[T_CV_DIR] = CV_NONE  # refused, and now done
+        # refused, and now done, at least at an edge
+        if p0 <= t[T_CV_LO]:
+            t[T_CV_LO] = p1
+        if t[T_CV_HI] <= p1:
+            t[T_CV_HI] = p0
+        if t[T_CV_LO] < t[T_CV_HI]:
+            return 2
+        t[T_CV_DIR] = CV_NONE
     end_in_hand(k, thread, ts, t[T_ENTER_SEQ], END_NOW)
     return 0
 

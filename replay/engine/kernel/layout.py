@@ -173,10 +173,6 @@ A_W = 4  # the last change made it shared, and it was private; or private, and i
     T_ENTERED,
     T_EPROBED,
     T_NESTED,
-    T_ATTR_LO,
-    T_ATTR_HI,
-    T_ATTR_BEGAN,
-    T_ATTR_RET,
     T_CV_DIR,  # the conversion in hand: CV_ below
     T_CV_R0,  # pages of it that were rolled back
     T_CV_R1,
@@ -193,7 +189,7 @@ A_W = 4  # the last change made it shared, and it was private; or private, and i
     T_CV_FAILED_SEQ,
     T_CV_SPACE,  # its container; -1: those of the thread's unmaps
     T_COLS,
-) = range(62)
+) = range(58)
 CV_NONE, CV_SHARED, CV_PRIVATE, CV_REFUSED = range(4)
 """Direction of a conversion in hand; refused: to private, after its unmaps."""
 STATE_NONE, STATE_FRAME, STATE_UNKNOWN = 0, 1, 2
@@ -292,7 +288,22 @@ GM_PROC, GM_FD, GM_SIZE, GM_END = range(D_END, D_END + 4)
     L_OFFSET,
     L_END,
 ) = range(GM_END, GM_END + 9)
-U_THREAD, U_SPACE, U_P0, U_P1, TABLE_COLS = range(L_END, L_END + 5)
+U_THREAD, U_SPACE, U_P0, U_P1 = range(L_END, L_END + 4)
+U_REFUSED = U_P1 + 1  # it was for the change that was refused and is in hand
+U_END = U_REFUSED + 1
+# what was done while another thread's call was under way (meanwhile.py)
+(
+    N_OP,
+    N_THREAD,
+    N_SPACE,
+    N_P0,
+    N_P1,
+    N_BEGAN,
+    N_ENDED,
+    N_SEQ,
+    TABLE_COLS,
+) = range(U_END, U_END + 9)
+MOST_MEANWHILE = 4096
 MOST_UNMAPS = 4096
 """Unmaps that are remembered at most, of all threads."""
 ENTRY_LIMIT = 65_535
@@ -325,6 +336,8 @@ ENTRIES_HIGH = 58_982
     G_ROWS,
     G_SLOTS,
     G_U,
+    G_N,
+    G_N_FULL,  # something that was done meanwhile is not there
     G_LOST,
     G_CONTAINERS,
     G_FULL,  # there was no room for something: what was done since the event began is void
@@ -332,7 +345,7 @@ ENTRIES_HIGH = 58_982
     G_DENSE,
     G_THREADS,  # rows of T that are in use
     G_COLS,
-) = range(30)
+) = range(32)
 # --- configuration: cfg[...] --------------------------------------------------------------------
 (
     C_GRACE,

@@ -33,6 +33,8 @@ def lost(k: Any, until: int, reason: int) -> None:
     forget_planes(k)
     k.g[G_LOST] = 1
     k.g[G_U] = 0
+    k.g[G_N] = 0
+    k.g[G_N_FULL] = 0
     for t in range(k.g[G_THREADS]):
         k.T[t, T_STATE] = STATE_UNKNOWN
         k.T[t, T_COUNTED] = 0
@@ -42,7 +44,6 @@ def lost(k: Any, until: int, reason: int) -> None:
         k.T[p, P_IOAS_BORN] = 0
         k.T[p, P_LAST_RETURN] = NULL
         k.T[p, P_LAST_MAP_RETURN] = NULL
-        k.T[p, T_ATTR_RET] = NULL
     k.g[G_LOSS_UNTIL] = max(k.g[G_LOSS_UNTIL], until)
 
 

@@ -107,10 +107,11 @@ def file_address(k: Any, proc: int, fd: int, offset: int) -> int:
 
 
 @jit
-def remember_unmap(k: Any, thread: int, space: int, p0: int, p1: int) -> None:
-    """The thread unmapped these pages itself, since it last ran the guest or converted.
+def remember_unmap(k: Any, thread: int, space: int, p0: int, p1: int, refused: int) -> None:
+    """The thread unmapped these pages itself, since it last ran the guest or converted; or for the
+    change that was refused and is in hand.
 
-    No page of a container is in two rows of a thread.
+    No page of a container is in two rows of a thread of one sort.
     """
     i = 0
     while i < k.g[G_U]:
@@ -118,6 +119,7 @@ def remember_unmap(k: Any, thread: int, space: int, p0: int, p1: int) -> None:
         if (
             row[U_THREAD] == thread
             and row[U_SPACE] == space
+            and row[U_REFUSED] == refused
             and row[U_P0] <= p1
             and p0 <= row[U_P1]
         ):
@@ -133,6 +135,7 @@ def remember_unmap(k: Any, thread: int, space: int, p0: int, p1: int) -> None:
     row[U_SPACE] = space
     row[U_P0] = p0
     row[U_P1] = p1
+    row[U_REFUSED] = refused
     k.g[G_U] += 1
 
 
@@ -140,19 +143,50 @@ def remember_unmap(k: Any, thread: int, space: int, p0: int, p1: int) -> None:
 def forget_row(k: Any, i: int) -> None:
     """Row ``i`` of the unmaps is over; the last one takes its place."""
     k.g[G_U] -= 1
-    for c in range(U_THREAD, TABLE_COLS):
+    for c in range(U_THREAD, U_END):
         k.S[i, c] = k.S[k.g[G_U], c]
 
 
 @jit
 def forget_unmaps(k: Any, thread: int) -> None:
-    """The thread ran the guest, converted or ended."""
+    """The thread ran the guest, converted or ended.  What was unmapped for a change that was
+    refused stays as long as that is in hand."""
+    refused = 0 if k.T[thread, T_CV_DIR] == CV_REFUSED else 1
+    forget_unmaps_of(k, thread, 0, refused)
+
+
+@jit
+def forget_unmaps_of(k: Any, thread: int, first: int, last: int) -> None:
+    """Those for which U_REFUSED is in [first, last]."""
     i = 0
     while i < k.g[G_U]:
-        if k.S[i, U_THREAD] == thread:
+        if k.S[i, U_THREAD] == thread and first <= k.S[i, U_REFUSED] <= last:
             forget_row(k, i)
         else:
             i += 1
+
+
+@jit
+def unmapped_for(k: Any, thread: int, p0: int, p1: int) -> tuple[int, int]:
+    """The thread's change of [p0, p1) is refused: what it unmapped of them belongs to that.
+
+    The first of these pages, and the one after the last; the second is not larger if there are
+    none.
+    """
+    lo, hi = p1, p0
+    i = 0
+    while i < k.g[G_U]:
+        row = k.S[i]
+        if row[U_THREAD] != thread or row[U_REFUSED]:
+            i += 1
+            continue
+        space, a, b = row[U_SPACE], max(row[U_P0], p0), min(row[U_P1], p1)
+        forget_row(k, i)
+        if a < b:
+            remember_unmap(k, thread, space, a, b, 1)
+            lo, hi = min(lo, a), max(hi, b)
+            i = 0
+    return lo, hi
 
 
 @jit

@@ -407,7 +407,7 @@ def end_candidates(
             and (vm < 0 or w[W_VM] == vm)
             and w[W_P0] < b
             and a < w[W_P1]
-            and w[W_SEQ0] < before
+            and (w[W_SEQ1] <= before if kind == 102 else w[W_SEQ0] < before)
         ):
             lo, hi = max(a, w[W_P0]), min(b, w[W_P1])
             taken = take_out(k, row, lo, hi, flag, by, rule, seq)

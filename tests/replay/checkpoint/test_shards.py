@@ -71,6 +71,39 @@ def test_a_written_example_cut_anywhere(name: str) -> None:
     same_in_shards(trace, cuts_of(trace, 1, name), in_place=example.in_place)
 
 
+OVERLAPPING = {
+    "maps during a discard": """
+        10us    vmm   map 0x100000+64K
+        20us    vmm2  punch 0x100000+8K for=30us
+        35us    vmm   unmap 0x101000+4K
+        37us    vmm   map 0x101000+4K
+        60us    vmm2  run
+    """,
+    "changes during a map": """
+        10us    vmm   private 0x101000+4K for=2ms
+        1010us  vmm2  map 0x101000+4K for=2ms silent
+        2011us  vmm   private 0x104000+4K
+        4000us  vmm   run
+    """,
+    "a refused change": """
+        10us  vmm   map 0x100000+8K
+        12us  vmm   unmap 0x100000+8K
+        14us  vmm   private 0x100000+8K ret=-12
+        16us  vmm   private 0x101000+4K
+        20us  vmm   run
+    """,
+}
+
+
+@pytest.mark.parametrize("calls", list(OVERLAPPING.values()), ids=list(OVERLAPPING))
+def test_calls_that_overlap_cut_at_every_event(calls: str) -> None:
+    begin = "0us vmm create-vm\n1us vmm memory\n2us vmm set-iommu\n"
+    trace = written(begin + inspect.cleandoc(calls))
+    assert together(trace, []).findings
+    for place in range(1, len(trace)):
+        same_in_shards(trace, [place])
+
+
 @functools.cache
 def made(case: Case) -> tuple[Path, bool]:
     path = Path(_OUT.name) / f"{abs(hash(case)):x}.parquet"

@@ -64,11 +64,46 @@ def test_finds_pages_that_stay_mapped_after_they_became_private_again(tmp_path: 
     assert alarms(outcomes) == {"TK108": ["error certain 0x0+4K"]}
 
 
+@pytest.mark.parametrize(("of_it", "found"), [(True, ["error certain 0x0+4K"]), (False, [])])
+def test_finds_only_what_is_mapped_of_the_vm_that_was_converted(
+    of_it: bool, found: list[str], tmp_path: Path
+) -> None:
+    outcomes = judge(
+        BEFORE
+        + f"""
+        3us   vmm  slot 0 0x0+16M
+        4us   vmm  create-vm fd=16
+        5us   vmm  slot 0 0x0+16M fd=16 at=0x7e0000000000
+        8us   vmm  private 0x0+64K fd=16
+        9us   vmm  map 0x0+4K {"at=0x7e0000000000" if of_it else ""}
+        10us  vmm  shared 0x0+8K fd=16
+        14us  vmm  map 0x1000+4K at=0x7e0000001000 ret=-12
+        18us  vmm  private 0x0+8K fd=16
+        30us  vmm  run
+        """,
+        tmp_path,
+    )
+    assert said(outcomes["TK108"]) == found
+
+
 def test_finds_pages_that_were_unmapped_for_nothing(tmp_path: Path) -> None:
     outcomes = judge(
         MAPPED + "10us vmm unmap 0x0+8K\n12us vmm private 0x0+8K ret=-12\n30us vmm run", tmp_path
     )
     assert alarms(outcomes) == {"TK108": ["error certain 0x0+8K"]}
+
+
+def test_finds_what_another_try_left_out(tmp_path: Path) -> None:
+    refused = MAPPED + "10us vmm unmap 0x0+8K\n12us vmm private 0x0+8K ret=-12\n"
+    outcomes = judge(refused + "14us vmm private 0x0+4K\n30us vmm run", tmp_path)
+    assert alarms(outcomes) == {"TK108": ["error certain 0x1000+4K"]}
+    whole = "14us vmm private 0x0+4K\n16us vmm private 0x1000+4K\n30us vmm run"
+    assert alarms(judge(refused + whole, tmp_path)) == {}
+    # refused once more: half-converted since the first time, until the guest runs
+    again = judge(refused + "14us vmm private 0x0+8K ret=-12\n30us vmm run", tmp_path)
+    assert alarms(again) == {"TK108": ["error certain 0x0+8K"]}
+    (occurrence,) = again["TK108"].findings[0].occurrences
+    assert (occurrence.from_ns, occurrence.until_ns) == (12_000, 30_000)
 
 
 def test_finds_them_once_in_each_container_that_had_them_unmapped(tmp_path: Path) -> None:

@@ -86,6 +86,22 @@ def test_finds_what_another_threads_conversion_may_excuse_as_possible(tmp_path: 
     assert alarms(outcomes) == {"TK103": ["warning possible 0x200000+64K"]}
 
 
+def test_finds_as_possible_what_any_change_during_the_map_may_excuse(tmp_path: Path) -> None:
+    # the second change is of another page; the first one overlaps the map all the same
+    outcomes = judge(
+        """
+        0us     vmm   create-vm
+        2us     vmm   set-iommu
+        10us    vmm   private 0x101000+4K for=2ms
+        1010us  vmm2  map 0x101000+4K for=2ms silent
+        2011us  vmm   private 0x104000+4K
+        4000us  vmm   run
+        """,
+        tmp_path,
+    )
+    assert said(outcomes["TK103"]) == ["warning possible 0x101000+4K"]
+
+
 HOLDS = {
     "qemu's order": "20us vmm shared 0x200000+64K\n40us vmm map 0x200000+64K",
     "never private": "20us vmm map 0x1000000+64K",

@@ -56,6 +56,16 @@ def test_finds_pages_that_are_mapped_or_shared_again(tmp_path: Path) -> None:
     assert said(shared["TK102"]) == ["error certain 0x100000+64K"]
 
 
+def test_finds_what_another_thread_did_not_map_during_the_discard(tmp_path: Path) -> None:
+    punch = SETUP + "20us vmm2 punch 0x100000+64K for=30us\n30us vmm map {}\n60us vmm2 run"
+    elsewhere = judge(punch.format("0x300000+4K"), tmp_path)
+    assert said(elsewhere["TK102"]) == ["error certain 0x100000+64K"]
+    # a page of it that was mapped meanwhile may have its new backing
+    one = "30us vmm unmap 0x104000+4K\n33us vmm map 0x104000+4K"
+    found = judge(punch.replace("30us vmm map {}", one), tmp_path)
+    assert said(found["TK102"]) == ["error certain 0x100000+16K", "error certain 0x105000+44K"]
+
+
 @pytest.mark.parametrize("call", ["madvise", "remove"])
 def test_finds_discards_by_address_of_anonymous_memory(call: str, tmp_path: Path) -> None:
     outcomes = judge(ANONYMOUS + f"20us vmm {call} 0x100000+8K\n30us vmm run", tmp_path)
