@@ -71,7 +71,7 @@ def test_exactly_the_violations_of_the_workload_s_own_log_are_found(
     guest: Guest, workload: Workload, recorded: Recorded, figures: Figures
 ) -> None:
     folder = recorded.folder(guest)
-    figures.kernels.add(guest.name)
+    figures.kernels.add(guest.stock or "the lab's own")
     figures.workloads += 1
     judgements = judge(workload, folder, bcc=guest.bcc)
     for judgement in judgements:
